@@ -1,5 +1,9 @@
 //! The in-memory back end of netpol, the naive reference specification, and symbolic connectivity.
 mod connection;
+mod decision;
 pub mod reference;
+mod simulator;
 
 pub use connection::{Connection, End, Traffic};
+pub use decision::{Decision, Mismatch, Miss, Outcome, SideDecision};
+pub use simulator::Simulator;
