@@ -35,11 +35,16 @@ numbers!(u16 u32 u128);
 #[derive(Clone, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct IntervalSet<T>(Vec<(T, T)>);
 
+impl<T> IntervalSet<T> {
+    /// The set without a member.
+    pub const EMPTY: Self = Self(Vec::new());
+}
+
 impl<T: Number> IntervalSet<T> {
     /// The set without a member.
     #[must_use]
     pub fn empty() -> Self {
-        Self(Vec::new())
+        Self::EMPTY
     }
 
     /// The set of all numbers of the type.

@@ -62,9 +62,17 @@ pub struct PortSet {
 
 impl PortSet {
     /// Nothing.
+    pub const EMPTY: Self = Self {
+        tcp: IntervalSet::EMPTY,
+        udp: IntervalSet::EMPTY,
+        sctp: IntervalSet::EMPTY,
+        other: false,
+    };
+
+    /// Nothing.
     #[must_use]
     pub fn empty() -> Self {
-        Self::default()
+        Self::EMPTY
     }
 
     /// Every port of every protocol, and every protocol without ports.
@@ -114,7 +122,7 @@ impl PortSet {
     /// Has the set no member?
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        *self == Self::empty()
+        *self == Self::EMPTY
     }
 
     /// Is everything in the set?

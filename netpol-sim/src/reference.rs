@@ -137,7 +137,7 @@ fn managed(pod: &Pod) -> bool {
 fn owner(cluster: &Cluster, address: IpAddr) -> Option<&Pod> {
     cluster
         .pods()
-        .filter(|pod| managed(pod) && pod.addresses().iter().any(|a| *a == address))
+        .filter(|pod| managed(pod) && pod.addresses().contains(&address))
         .max_by_key(|pod| (pod.phase() == Phase::Running, pod.created(), pod.uid(), pod.id()))
 }
 
