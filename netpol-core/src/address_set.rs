@@ -75,6 +75,22 @@ impl AddressSet {
         }
     }
 
+    /// The addresses from `first` to `last`: none if the range is reversed or its ends are of two families.
+    #[must_use]
+    pub fn range(first: IpAddr, last: IpAddr) -> Self {
+        match (first, last) {
+            (IpAddr::V4(first), IpAddr::V4(last)) => Self {
+                v4: IntervalSet::interval(first.to_bits(), last.to_bits()),
+                v6: IntervalSet::EMPTY,
+            },
+            (IpAddr::V6(first), IpAddr::V6(last)) => Self {
+                v4: IntervalSet::EMPTY,
+                v6: IntervalSet::interval(first.to_bits(), last.to_bits()),
+            },
+            _ => Self::empty(),
+        }
+    }
+
     /// The addresses of this set that belong to `family`.
     #[must_use]
     pub fn restricted_to(&self, family: Family) -> Self {

@@ -118,7 +118,8 @@ impl<'a> Side<'a> {
     fn of(cluster: &'a Cluster, end: &End) -> Self {
         match end {
             End::Address(address) => {
-                Self { pod: owner(cluster, *address), address: Some(*address) }
+                let address = address.to_canonical(); // NP-101
+                Self { pod: owner(cluster, address), address: Some(address) }
             }
             End::Pod(id) => Self {
                 pod: cluster.pods().find(|pod| pod.id() == id && managed(pod)),
@@ -558,6 +559,7 @@ mod tests {
             &[
                 ("10.0.0.2", "10.0.0.1", tcp(80), true),
                 ("10.0.0.2", "n/a", tcp(80), true),
+                ("::ffff:10.0.0.2", "::ffff:10.0.0.1", tcp(80), true), // NP-101
                 ("n/b", "10.0.0.1", tcp(80), false),
                 ("fd00::2", "fd00::1", tcp(80), false),
             ],

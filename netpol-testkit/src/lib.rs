@@ -1,1 +1,15 @@
 //! Strategies, semantic cases and laws with which any netpol back end can be tested.
+//!
+//! * [`strategies`]: clusters, connections and edits for proptest, small and full of interactions.
+//! * [`agrees`]: does what is tested agree with the specification on such a sample?
+//! * [`cases`]: the case files of this project, which say what each rule of the semantics means.
+//! * [`features`]: which parts of the semantics a sample exercises.
+//!
+//! What is tested is a [`Judge`].
+pub mod cases;
+mod features;
+mod judge;
+pub mod strategies;
+
+pub use features::{FEATURES, features};
+pub use judge::{Disagreement, Judge, Reference, agrees};

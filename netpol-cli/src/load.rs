@@ -1,0 +1,46 @@
+//! Reads what the user named and reports what is wrong with it.
+
+use crate::Failure;
+use crate::args::Input;
+use crate::{snippet, terminal};
+use netpol_core::{CompileError, Ruleset, Scope, compile};
+use netpol_k8s::{Manifests, Reader};
+use std::path::Path;
+
+/// Reads all of the input; fails only where a path cannot be read at all.
+pub(crate) fn read(input: &Input) -> Result<Manifests, Failure> {
+    let mut reader = Reader::new().default_namespace(&input.default_namespace);
+    for path in &input.paths {
+        let result =
+            if path == Path::new("-") { reader.read_stdin() } else { reader.read_path(path) };
+        result.map_err(|error| Failure::Message(error.to_string()))?;
+    }
+    Ok(reader.finish())
+}
+
+/// Reads all of the input for an answer about the cluster in it. Defects that fail closed are reported in a line each; if
+/// a text could not be understood there is no answer.
+pub(crate) fn read_for_answer(input: &Input) -> Result<Manifests, Failure> {
+    let manifests = read(input)?;
+    let unreadable = manifests.diagnostics().iter().any(netpol_k8s::Diagnostic::is_unreadable);
+    for diagnostic in manifests.diagnostics() {
+        eprintln!("{}", terminal::printable(&diagnostic.to_string()));
+    }
+    if unreadable {
+        return Err(Failure::Unreadable);
+    }
+    if manifests.cluster().pods().len() == 0 {
+        let skipped = snippet::skipped(&manifests);
+        return Err(Failure::Message(format!(
+            "no pods and no workloads in {}{skipped}",
+            input.paths.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", ")
+        )));
+    }
+    Ok(manifests)
+}
+
+/// The rules for all pods.
+pub(crate) fn rules(manifests: &Manifests) -> Result<Ruleset, Failure> {
+    compile(manifests.cluster(), Scope::Cluster)
+        .map_err(|error: CompileError| Failure::Message(error.to_string()))
+}

@@ -1,0 +1,47 @@
+//! Diagnostics as the compiler of this language prints its own: the line, and what is wrong with it.
+
+use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
+use netpol_k8s::{Diagnostic, Manifests, Severity};
+
+/// One diagnostic with the line that it is about.
+pub(crate) fn render(diagnostic: &Diagnostic, manifests: &Manifests, colors: bool) -> String {
+    let renderer = if colors { Renderer::styled() } else { Renderer::plain() };
+    let level = match diagnostic.severity() {
+        Severity::Error => Level::ERROR,
+        Severity::Warning => Level::WARNING,
+    };
+    let object = diagnostic.object().map(|object| format!("{object}: ")).unwrap_or_default();
+    let title = format!("{object}{}", diagnostic.message());
+    let mut group = Group::with_title(level.primary_title(title).id(diagnostic.code()));
+    if let Some(at) = diagnostic.location() {
+        group = match manifests.source_line(at) {
+            Some(line) => {
+                let span = span(line, at.column, at.length);
+                let field = diagnostic.field().unwrap_or("");
+                let snippet = Snippet::source(line).line_start(at.line as usize).path(&*at.file);
+                group.element(snippet.annotation(AnnotationKind::Primary.span(span).label(field)))
+            }
+            None => group.element(Level::NOTE.message(format!("at {at}"))),
+        };
+    }
+    if let Some(hint) = diagnostic.hint() {
+        group = group.element(Level::HELP.message(hint));
+    }
+    renderer.render(&[group])
+}
+
+/// The bytes of the characters that are to be underlined.
+fn span(line: &str, column: u32, length: u32) -> std::ops::Range<usize> {
+    let byte = |characters: usize| {
+        line.char_indices().nth(characters).map_or(line.len(), |(byte, _)| byte)
+    };
+    let first = (column as usize).saturating_sub(1);
+    byte(first)..byte(first + length.max(1) as usize)
+}
+
+/// What was skipped, as the end of a sentence; nothing if nothing was.
+pub(crate) fn skipped(manifests: &Manifests) -> String {
+    let kinds: Vec<String> =
+        manifests.skipped().iter().map(|(kind, count)| format!("{count} {kind}")).collect();
+    if kinds.is_empty() { String::new() } else { format!(" (skipped: {})", kinds.join(", ")) }
+}

@@ -1,0 +1,33 @@
+//! What a terminal may be sent.
+
+use std::borrow::Cow;
+use std::io::IsTerminal;
+
+/// May colors be used on standard output? On a terminal, unless the user asked for none.
+pub(crate) fn colors() -> bool {
+    std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
+}
+
+/// Text from manifests without what could steer a terminal: control characters become their escapes. Lines stay lines.
+pub(crate) fn printable(text: &str) -> Cow<'_, str> {
+    let harmful = |c: char| c.is_control() && c != '\n';
+    if !text.contains(harmful) {
+        return Cow::Borrowed(text);
+    }
+    let mut clean = String::with_capacity(text.len());
+    for c in text.chars() {
+        if harmful(c) { clean.extend(c.escape_default()) } else { clean.push(c) }
+    }
+    Cow::Owned(clean)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::printable;
+
+    #[test]
+    fn control_characters_do_nothing() {
+        assert_eq!(printable("web\n\u{1b}[2Jx\u{9b}1m"), "web\n\\u{1b}[2Jx\\u{9b}1m");
+        assert_eq!(printable("plain ä"), "plain ä");
+    }
+}
