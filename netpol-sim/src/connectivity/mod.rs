@@ -12,11 +12,14 @@ mod programs;
 pub use port_sets::PortSetId;
 
 use address_classes::{AddressClass, AddressClasses};
-use netpol_core::{Direction, Family, Options, OtherProtocols, PodId, PortSet, Ruleset};
+use netpol_core::{
+    AddressSet, Direction, Family, Options, OtherProtocols, PodId, PortSet, Ruleset,
+};
 use port_sets::PortSets;
 use programs::{CompactPeers, CompactProgram, Positions, compact_programs};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
+use std::rc::Rc;
 
 /// All connections that a ruleset of a whole cluster allows between groups of pods, and between them and the rest of the
 /// address space.
@@ -39,12 +42,11 @@ use std::net::IpAddr;
 /// # Ok::<(), netpol_core::CompileError>(())
 /// ```
 pub struct Connectivity {
-    /// Pod classes, then one class for each class of external addresses.
     classes: Vec<Class>,
-    pod_classes: usize,
     /// Which classes are in each set of pods: a bit per class.
     membership: Vec<Vec<u64>>,
     addresses: AddressClasses,
+    networks: Vec<AddressSet>,
     programs: Vec<CompactProgram>,
     port_sets: PortSets,
     /// Groups with pods of the same classes have the same connections.
@@ -78,7 +80,7 @@ pub struct ExternalRange {
     pub ports: PortSetId,
 }
 
-/// Pods, or external addresses, that no rule can tell apart.
+/// Pods that no rule can tell apart.
 #[derive(Clone, Eq, Hash, Ord, PartialEq, PartialOrd)]
 struct Class {
     /// Positions of programs; none is open.
@@ -90,7 +92,7 @@ struct Class {
     /// Identifies `named`.
     names: u32,
     /// The classes of its addresses; none if no address is known.
-    faces: Vec<Face>,
+    faces: Rc<[Face]>,
 }
 
 #[derive(Clone, Copy, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -130,6 +132,7 @@ impl Connectivity {
             faces.dedup();
             let (pod_sets, named) = (Vec::new(), Vec::new());
             let (ingress, egress) = (position(Direction::Ingress), position(Direction::Egress));
+            let faces = faces.into();
             pods.insert(pod, Class { ingress, egress, pod_sets, named, names: 0, faces });
         }
         for (position, set) in (0..).zip(ruleset.pod_sets().values()) {
@@ -162,15 +165,6 @@ impl Connectivity {
             }
             group_classes.push(of_group.into_iter().collect::<Vec<_>>());
         }
-        let pod_classes = classes.len();
-        classes.extend((0..).take(addresses.len()).map(|class| Class {
-            ingress: None,
-            egress: None,
-            pod_sets: Vec::new(),
-            named: Vec::new(),
-            names: 0,
-            faces: vec![Face { family: addresses.family(class), class: Some(class) }],
-        }));
         let membership = membership(ruleset.pod_sets().len(), &classes);
         let mut kinds: BTreeMap<Vec<usize>, usize> = BTreeMap::new();
         let mut group_kinds = Vec::new();
@@ -185,9 +179,9 @@ impl Connectivity {
             .collect();
         Self {
             classes,
-            pod_classes,
             membership,
             addresses,
+            networks: ruleset.net_sets().values().cloned().collect(),
             programs,
             port_sets: PortSets::new(),
             groups,
@@ -216,17 +210,10 @@ impl Connectivity {
             .and_then(|&kind| self.group_kinds.get(kind))
             .cloned()
             .unwrap_or_default();
-        let (mut to, mut from) = (
-            vec![PortSetId::EMPTY; self.classes.len()],
-            vec![PortSetId::EMPTY; self.addresses.len()],
-        );
-        for source in sources {
+        let mut to = vec![PortSetId::EMPTY; self.classes.len()];
+        for &source in &sources {
             for (destination, ports) in to.iter_mut().enumerate() {
                 let more = self.between(source, destination);
-                *ports = self.port_sets.union(*ports, more);
-            }
-            for (external, ports) in from.iter_mut().enumerate() {
-                let more = self.between(self.pod_classes + external, source);
                 *ports = self.port_sets.union(*ports, more);
             }
         }
@@ -244,8 +231,95 @@ impl Connectivity {
         let of_kind = |kind: &usize| kinds.get(*kind).copied().unwrap_or(PortSetId::EMPTY);
         Row {
             groups: self.groups.iter().map(of_kind).collect(),
-            to_external: self.ranges(to.get(self.pod_classes..).unwrap_or_default()),
-            from_external: self.ranges(&from),
+            to_external: self.external(&sources, Direction::Egress),
+            from_external: self.external(&sources, Direction::Ingress),
+        }
+    }
+
+    /// What some classes of pods may open to external addresses, or these to them.
+    ///
+    /// The address space is cut by the networks of their own programs only.
+    fn external(&mut self, of: &[usize], direction: Direction) -> Vec<ExternalRange> {
+        let mut networks: Vec<u32> = of
+            .iter()
+            .filter_map(|&class| self.program(class, direction))
+            .filter_map(|program| self.programs.get(program))
+            .flat_map(CompactProgram::networks)
+            .collect();
+        networks.sort_unstable();
+        networks.dedup();
+        let sets = networks.iter().filter_map(|&set| self.networks.get(set as usize));
+        let addresses = AddressClasses::new(sets);
+        let mut ports = vec![PortSetId::EMPTY; addresses.len()];
+        for &class in of {
+            let program = self.program(class, direction);
+            let Some(pods) = self.classes.get(class) else { continue };
+            for (remote, all) in (0..).zip(&mut ports) {
+                let family = addresses.family(remote);
+                if !pods.faces.iter().any(|face| face.family.is_none() || face.family == family) {
+                    continue;
+                }
+                let more = match program.and_then(|at| self.programs.get_mut(at)) {
+                    None => PortSetId::FULL,
+                    Some(program) => {
+                        let in_networks = |set: u32| {
+                            let position = networks.binary_search(&set).ok();
+                            let position = position.and_then(|at| u32::try_from(at).ok());
+                            position.is_some_and(|position| addresses.is_in(remote, position))
+                        };
+                        let peers_match = |peers: &CompactPeers| match peers {
+                            CompactPeers::Any => true,
+                            CompactPeers::OneOf { networks, .. } => {
+                                networks.is_some_and(in_networks)
+                            }
+                        };
+                        // The destination's names: its own for ingress, none where an address is the destination.
+                        let (named, names) = match direction {
+                            Direction::Ingress => (&*pods.named, pods.names),
+                            Direction::Egress => (&[][..], 0),
+                        };
+                        program.allowed(peers_match, named, names, &mut self.port_sets)
+                    }
+                };
+                *all = self.port_sets.union(*all, more);
+            }
+        }
+        let other = self.other_always();
+        let mut ranges: Vec<ExternalRange> = Vec::new();
+        for (first, last, class) in addresses.ranges() {
+            let ports = ports.get(class as usize).copied().unwrap_or(PortSetId::EMPTY);
+            let reachable = self.has_family(of, Family::of(first));
+            let ports = if reachable { self.port_sets.union(ports, other) } else { ports };
+            match ranges.last_mut() {
+                Some(before)
+                    if before.ports == ports && before.first.is_ipv4() == first.is_ipv4() =>
+                {
+                    before.last = last;
+                }
+                _ => ranges.push(ExternalRange { first, last, ports }),
+            }
+        }
+        ranges
+    }
+
+    /// Has one of the classes an address of the family, or may it get one?
+    fn has_family(&self, of: &[usize], family: Family) -> bool {
+        let mut faces = of.iter().filter_map(|&c| self.classes.get(c)).flat_map(|c| c.faces.iter());
+        faces.any(|face| face.family.is_none_or(|of| of == family))
+    }
+
+    fn program(&self, class: usize, direction: Direction) -> Option<usize> {
+        self.classes.get(class).and_then(|class| match direction {
+            Direction::Ingress => class.ingress,
+            Direction::Egress => class.egress,
+        })
+    }
+
+    /// What passes whatever the programs say.
+    fn other_always(&mut self) -> PortSetId {
+        match self.other_protocols {
+            OtherProtocols::Police => PortSetId::EMPTY,
+            OtherProtocols::Allow => self.port_sets.intern(PortSet::empty().with_other(true)),
         }
     }
 
@@ -259,22 +333,20 @@ impl Connectivity {
             program.and_then(|at| self.programs.get(at)).is_some_and(|p| p.looks_at_networks)
         };
         let address_matters = looks(from.egress) || looks(to.ingress);
-        let mut pairs: Vec<(Face, Face)> = Vec::new();
-        for &from in &from.faces {
-            pairs.extend(to.faces.iter().filter(|to| from.meets(**to)).map(|&to| (from, to)));
-        }
-        if !address_matters {
-            pairs.truncate(1);
-        }
+        let (from_faces, to_faces) = (Rc::clone(&from.faces), Rc::clone(&to.faces));
         let mut all = PortSetId::EMPTY;
-        for (from, to) in pairs {
-            let egress = self.side(Direction::Egress, source, destination, to);
-            if egress == PortSetId::EMPTY {
-                continue;
+        for &from in from_faces.iter() {
+            for &to in to_faces.iter().filter(|to| from.meets(**to)) {
+                let egress = self.side(Direction::Egress, source, destination, to);
+                if egress != PortSetId::EMPTY {
+                    let ingress = self.side(Direction::Ingress, source, destination, from);
+                    let both = self.port_sets.intersection(egress, ingress);
+                    all = self.port_sets.union(all, both);
+                }
+                if !address_matters {
+                    return all;
+                }
             }
-            let ingress = self.side(Direction::Ingress, source, destination, from);
-            let both = self.port_sets.intersection(egress, ingress);
-            all = self.port_sets.union(all, both);
         }
         all
     }
@@ -291,10 +363,8 @@ impl Connectivity {
             Direction::Ingress => (destination, source),
             Direction::Egress => (source, destination),
         };
-        let program = self.classes.get(subject).and_then(|class| match direction {
-            Direction::Ingress => class.ingress,
-            Direction::Egress => class.egress,
-        });
+        let program = self.program(subject, direction);
+        let always = self.other_always();
         let (Some(program), Some(to)) =
             (program.and_then(|at| self.programs.get_mut(at)), self.classes.get(destination))
         else {
@@ -314,30 +384,7 @@ impl Connectivity {
             }
         };
         let ports = program.allowed(peers_match, &to.named, to.names, &mut self.port_sets);
-        match self.other_protocols {
-            OtherProtocols::Police => ports,
-            OtherProtocols::Allow => {
-                let other = self.port_sets.intern(PortSet::empty().with_other(true));
-                self.port_sets.union(ports, other)
-            }
-        }
-    }
-
-    /// Ports by class of address as ranges; neighbors with equal ports are one range.
-    fn ranges(&self, ports: &[PortSetId]) -> Vec<ExternalRange> {
-        let mut ranges: Vec<ExternalRange> = Vec::new();
-        for (first, last, class) in self.addresses.ranges() {
-            let ports = ports.get(class as usize).copied().unwrap_or(PortSetId::EMPTY);
-            match ranges.last_mut() {
-                Some(before)
-                    if before.ports == ports && before.first.is_ipv4() == first.is_ipv4() =>
-                {
-                    before.last = last;
-                }
-                _ => ranges.push(ExternalRange { first, last, ports }),
-            }
-        }
-        ranges
+        self.port_sets.union(ports, always)
     }
 }
 
@@ -345,8 +392,7 @@ impl std::fmt::Debug for Connectivity {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Connectivity")
             .field("groups", &self.groups.len())
-            .field("pod_classes", &self.pod_classes)
-            .field("address_classes", &self.addresses.len())
+            .field("classes", &self.classes.len())
             .finish_non_exhaustive()
     }
 }

@@ -100,6 +100,14 @@ impl CompactProgram {
         Self { peers, blocks, looks_at_networks, looks_at_names, answers: BTreeMap::new() }
     }
 
+    /// The positions of the sets of networks that rules look at.
+    pub(super) fn networks(&self) -> impl Iterator<Item = u32> {
+        self.peers.iter().filter_map(|peers| match peers {
+            CompactPeers::OneOf { networks, .. } => *networks,
+            CompactPeers::Any => None,
+        })
+    }
+
     /// The ports that the program allows when `peer_matches` says which of `peers` match and `named` lists the numbers that
     /// the destination gives to the names in each named-port set; `names` identifies that list.
     pub(super) fn allowed(
