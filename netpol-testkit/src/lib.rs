@@ -4,11 +4,13 @@
 //! * [`agrees`]: does what is tested agree with the specification on such a sample?
 //! * [`cases`]: the case files of this project, which say what each rule of the semantics means.
 //! * [`features`]: which parts of the semantics a sample exercises.
+//! * [`scale`]: clusters of any size, for measuring.
 //!
 //! What is tested is a [`Judge`].
 pub mod cases;
 mod features;
 mod judge;
+pub mod scale;
 pub mod strategies;
 
 pub use features::{FEATURES, features};

@@ -4,7 +4,7 @@ use super::{Connections, List};
 use crate::{Failure, terminal};
 use netpol_core::AddressSet;
 use netpol_sim::{ExternalRange, PortSetId};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher, RandomState};
 use std::io::Write;
 use std::net::IpAddr;
@@ -18,93 +18,101 @@ const MOST_NAMES: usize = 6;
 /// The destinations of one block, by ports.
 type Lines = BTreeMap<PortSetId, (Vec<usize>, Vec<ExternalRange>)>;
 
+/// External ranges, by what they may open.
+type Sources = BTreeMap<PortSetId, Vec<(IpAddr, IpAddr)>>;
+
 pub(super) fn write(list: &mut List, out: &mut dyn Write) -> Result<(), Failure> {
     let mut page = Page { out, lines: 0, left_out: 0, bold: terminal::colors() };
     let names = Names::new(list);
-    for (sources, sample) in blocks(list) {
-        let connections = list.connections(sample);
-        let alone = sources.len() == 1;
-        let mut lines = Lines::new();
-        for (to, ports) in connections.to_ends {
-            if !(alone && to == sample) {
-                lines.entry(ports).or_default().0.push(to);
+    let (blocks, external) = blocks(list);
+    for Block { ends, lines, rows } in blocks {
+        match (lines, ends.as_slice()) {
+            (_, []) => {}
+            (None, _) => page.left_out += rows + 1,
+            (Some(lines), [alone]) => {
+                page.block(&names.ends(&ends), &without(lines, *alone), list, &names)?;
             }
+            (Some(lines), _) => page.block(&names.ends(&ends), &lines, list, &names)?,
         }
-        for external in connections.to_external {
-            lines.entry(external.ports).or_default().1.push(external);
-        }
-        page.block(&names.ends(&sources), &lines, list, &names)?;
     }
-    for (ranges, lines) in external_blocks(list) {
+    for (ranges, lines) in external {
         page.block(&names.ranges(&ranges), &lines, list, &names)?;
     }
     page.finish()
 }
 
-/// Ends with equal connections, and one of them to ask.
-///
-/// Of all connections only digests are kept, so that memory grows with the number of ends and not of pairs.
-fn blocks(list: &mut List) -> Vec<(Vec<usize>, usize)> {
-    let digests = [RandomState::new(), RandomState::new()];
-    let mut block_of_kind: HashMap<(Option<usize>, bool), usize> = HashMap::new();
-    let mut block_of_digest: HashMap<[u64; 2], usize> = HashMap::new();
-    let mut blocks: Vec<(Vec<usize>, usize)> = Vec::new();
-    for end in 0..list.ends.len() {
-        if !list.from.end(end) {
-            continue;
-        }
-        let kind = (list.connectivity.kind(end), list.in_namespace(end));
-        let block = match block_of_kind.get(&kind) {
-            Some(&block) => block,
-            None => {
-                let Connections { to_ends, to_external, .. } = list.connections(end);
-                if to_ends.is_empty() && to_external.is_empty() {
-                    continue;
-                }
-                let row = (to_ends, to_external);
-                let digest = [0, 1].map(|i: usize| digests.get(i).map_or(0, |d| d.hash_one(&row)));
-                *block_of_digest.entry(digest).or_insert_with(|| {
-                    blocks.push((Vec::new(), end));
-                    blocks.len() - 1
-                })
-            }
-        };
-        block_of_kind.insert(kind, block);
-        if let Some((ends, _)) = blocks.get_mut(block) {
-            ends.push(end);
-        }
-    }
-    blocks
+/// Ends with equal connections.
+struct Block {
+    ends: Vec<usize>,
+    /// None where there are more blocks than can be shown.
+    lines: Option<Lines>,
+    /// How many lines they are.
+    rows: usize,
 }
 
-/// External ranges that may open the same, with what they may open.
-fn external_blocks(list: &mut List) -> BTreeMap<Vec<(IpAddr, IpAddr)>, Lines> {
-    let mut of_kind: HashMap<(Option<usize>, bool), Vec<ExternalRange>> = HashMap::new();
-    let mut destinations: BTreeMap<(Vec<(IpAddr, IpAddr)>, PortSetId), BTreeSet<usize>> =
-        BTreeMap::new();
+/// Lines without the connections of an end with itself.
+fn without(mut lines: Lines, alone: usize) -> Lines {
+    for (ends, _) in lines.values_mut() {
+        ends.retain(|&end| end != alone);
+    }
+    lines.retain(|_, (ends, ranges)| !ends.is_empty() || !ranges.is_empty());
+    lines
+}
+
+/// All that was asked for: what ends in the cluster may open, and what external ranges may.
+///
+/// Each kind of end is computed once. Of what cannot be shown only a digest is kept, so that memory does not grow with the
+/// number of pairs.
+fn blocks(list: &mut List) -> (Vec<Block>, BTreeMap<Vec<(IpAddr, IpAddr)>, Lines>) {
+    let digests = [RandomState::new(), RandomState::new()];
+    let mut kinds: HashMap<_, (Option<usize>, Sources)> = HashMap::new();
+    let mut known: HashMap<Vec<u64>, usize> = HashMap::new();
+    let mut blocks: Vec<Block> = Vec::new();
+    let mut external: BTreeMap<Vec<(IpAddr, IpAddr)>, Lines> = BTreeMap::new();
     for end in 0..list.ends.len() {
-        if !list.to.end(end) {
+        let asked = (list.from.end(end), list.to.end(end));
+        if asked == (false, false) {
             continue;
         }
-        let kind = (list.connectivity.kind(end), list.in_namespace(end));
-        if !of_kind.contains_key(&kind) {
-            let connections = list.connections(end);
-            of_kind.insert(kind, connections.from_external);
+        let kind = (list.connectivity.kind(end), list.in_namespace(end), asked);
+        let (block, sources) = kinds.entry(kind).or_insert_with(|| {
+            let (lines, sources) = lines(list.connections(end));
+            let block = (!lines.is_empty()).then(|| {
+                let digest = digests.iter().map(|digest| digest.hash_one(&lines)).collect();
+                *known.entry(digest).or_insert_with(|| {
+                    let rows = lines.values().map(|(e, r)| [e.len(), r.len()]).flatten();
+                    let rows = rows.filter(|&count| count > 0).count();
+                    let lines = (blocks.len() < MOST_LINES).then_some(lines);
+                    blocks.push(Block { ends: Vec::new(), lines, rows });
+                    blocks.len() - 1
+                })
+            });
+            (block, sources)
+        });
+        if let Some(block) = block.and_then(|block| blocks.get_mut(block)) {
+            block.ends.push(end);
         }
-        let mut by_ports: BTreeMap<PortSetId, Vec<(IpAddr, IpAddr)>> = BTreeMap::new();
-        for range in of_kind.get(&kind).into_iter().flatten() {
-            by_ports.entry(range.ports).or_default().push((range.first, range.last));
-        }
-        for (ports, ranges) in by_ports {
-            destinations.entry((ranges, ports)).or_default().insert(end);
+        for (ports, ranges) in sources {
+            let lines = external.entry(ranges.clone()).or_default();
+            lines.entry(*ports).or_default().0.push(end);
         }
     }
-    let mut blocks: BTreeMap<Vec<(IpAddr, IpAddr)>, Lines> = BTreeMap::new();
-    for ((ranges, ports), ends) in destinations {
-        let lines = blocks.entry(ranges).or_default();
-        lines.insert(ports, (ends.into_iter().collect(), Vec::new()));
+    (blocks, external)
+}
+
+/// The connections of one end, by ports.
+fn lines(connections: Connections) -> (Lines, Sources) {
+    let (mut lines, mut sources) = (Lines::new(), Sources::new());
+    for (to, ports) in connections.to_ends {
+        lines.entry(ports).or_default().0.push(to);
     }
-    blocks
+    for external in connections.to_external {
+        lines.entry(external.ports).or_default().1.push(external);
+    }
+    for external in connections.from_external {
+        sources.entry(external.ports).or_default().push((external.first, external.last));
+    }
+    (lines, sources)
 }
 
 /// What is printed, and what is left out when it is too much.

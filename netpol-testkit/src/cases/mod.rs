@@ -2,7 +2,8 @@
 //!
 //! The format is described beside the files, in `cases/README.md`. A case is read strictly: an unknown key, a probe that
 //! cannot be parsed or covers nothing, a deletion of what is not there are errors of the case, so that no case passes
-//! because it says less than it seems to.
+//! because it says less than it seems to. The files are YAML 1.2: `y`, `no` and `on` are text there, and so they reach
+//! the reader of manifests.
 
 mod objects;
 mod probe;
@@ -196,7 +197,10 @@ enum Expected {
 }
 
 fn read_document(text: &str) -> Result<(String, String, Document), String> {
-    let document: Document = serde_saphyr::from_str(text).map_err(|e| e.to_string())?;
+    // As YAML 1.2 has it: the namespace `y` is a name, not a truth value.
+    let options = serde_saphyr::options! { strict_booleans: true };
+    let document: Document =
+        serde_saphyr::from_str_with_options(text, options).map_err(|e| e.to_string())?;
     Ok((document.case.clone(), document.title.clone(), document))
 }
 
@@ -707,7 +711,7 @@ steps:
     }
 
     #[test]
-    fn nulls_of_manifests_are_kept() {
+    fn nulls_and_text_of_manifests_are_kept() {
         let text = "
 case: NP-02
 title: nulls
@@ -717,10 +721,12 @@ objects:
     spec:
       podSelector:
       ingress: null
+      labels: {ns: y}
 expect: [{'* -> * 80/TCP': allowed}]
 ";
         let read_nulls = |text: &str| {
             assert!(text.contains("\"podSelector\": null") && text.contains("\"ingress\": null"));
+            assert!(text.contains("\"ns\": \"y\""));
             read(text)
         };
         let cases = parse("f.yaml", text).unwrap();
