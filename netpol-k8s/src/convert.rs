@@ -22,9 +22,9 @@ use k8s_openapi::api::networking::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use netpol_core::{
-    ContainerPort, Direction, IpBlock, Labels, Match, Namespace, NamespaceName,
-    NamespaceSelection, Node, Operator, Peer, Phase, Pod, PodId, PodSelection, Policy, PolicyName,
-    PortEntry, Protocol, Requirement, Selector, SourcePosition, TrafficMatch,
+    ContainerPort, Direction, IpBlock, Labels, Match, Namespace, NamespaceName, NamespaceSelection,
+    Node, Operator, Peer, Phase, Pod, PodId, PodSelection, Policy, PolicyName, PortEntry, Protocol,
+    Requirement, Selector, SourcePosition, TrafficMatch,
 };
 use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
@@ -101,6 +101,10 @@ impl Converter {
         self
     }
 
+    pub(crate) fn default_namespace(&self) -> &str {
+        self.default_namespace.as_str()
+    }
+
     /// A NetworkPolicy and everything that is wrong with it. There is always a policy: what is broken fails closed.
     pub fn network_policy(&mut self, policy: &NetworkPolicy) -> (Policy, Vec<Diagnostic>) {
         let converted = self.policy(policy, &|_| None);
@@ -157,7 +161,10 @@ impl Converter {
     }
 
     /// A namespace, with its name as a label (NP-25). None if it has no name.
-    pub fn namespace(&mut self, namespace: &api::Namespace) -> (Option<Namespace>, Vec<Diagnostic>) {
+    pub fn namespace(
+        &mut self,
+        namespace: &api::Namespace,
+    ) -> (Option<Namespace>, Vec<Diagnostic>) {
         let Some(name) = self.identity(&namespace.metadata).0 else {
             return (None, vec![nameless("Namespace")]);
         };
@@ -179,9 +186,12 @@ impl Converter {
             match parse_address(&entry.address) {
                 Some(address) => addresses.push(address),
                 None => diagnostics.push(
-                    Diagnostic::warning("CNP-18", format!("{} is no address", quoted(&entry.address)))
-                        .about(&object)
-                        .in_field(format!("status.addresses[{i}].address")),
+                    Diagnostic::warning(
+                        "CNP-18",
+                        format!("{} is no address", quoted(&entry.address)),
+                    )
+                    .about(&object)
+                    .in_field(format!("status.addresses[{i}].address")),
                 ),
             }
         }
@@ -223,10 +233,8 @@ impl Converter {
     /// Named ports of regular containers and sidecars (NP-46, NP-47).
     fn named_ports(&mut self, spec: &api::PodSpec) -> Vec<ContainerPort> {
         let sidecar = |c: &&api::Container| c.restart_policy.as_deref() == Some("Always");
-        let containers = spec
-            .containers
-            .iter()
-            .chain(spec.init_containers.iter().flatten().filter(sidecar));
+        let containers =
+            spec.containers.iter().chain(spec.init_containers.iter().flatten().filter(sidecar));
         let mut ports = Vec::new();
         for port in containers.flat_map(|c| c.ports.iter().flatten()) {
             let name = port.name.as_deref().filter(|name| !name.is_empty());
@@ -234,7 +242,11 @@ impl Converter {
             if let (Some(name), Some(port), Some(protocol)) =
                 (name, number, protocol(port.protocol.as_deref()))
             {
-                ports.push(ContainerPort { name: self.interner.share(name).into(), protocol, port });
+                ports.push(ContainerPort {
+                    name: self.interner.share(name).into(),
+                    protocol,
+                    port,
+                });
             }
         }
         ports
@@ -342,9 +354,7 @@ impl Converter {
     fn ports(&mut self, ports: Option<&[NetworkPolicyPort]>) -> Match<PortEntry> {
         match ports {
             None | Some([]) => Match::Any,
-            Some(ports) => {
-                Match::OneOf(ports.iter().filter_map(|port| self.port(port)).collect())
-            }
+            Some(ports) => Match::OneOf(ports.iter().filter_map(|port| self.port(port)).collect()),
         }
     }
 

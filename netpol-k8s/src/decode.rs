@@ -105,9 +105,7 @@ pub(crate) enum Issue {
 }
 
 /// Decodes an object, and lists what is odd in it. `apiVersion` and `kind` are not looked at: the caller has.
-pub(crate) fn decode<T: DeserializeOwned>(
-    node: &Node<'_>,
-) -> Result<(T, Vec<Issue>), DecodeError> {
+pub(crate) fn decode<T: DeserializeOwned>(node: &Node<'_>) -> Result<(T, Vec<Issue>), DecodeError> {
     let issues = RefCell::new(Vec::new());
     let value = T::deserialize(Decoder { node, path: None, issues: &issues }).map_err(|error| {
         let mut error = error;
@@ -188,7 +186,8 @@ impl Decoder<'_, '_> {
     }
 
     fn integer(&self, range: std::ops::RangeInclusive<i64>) -> Result<i64, DecodeError> {
-        let out_of_range = |text: &str| DecodeError::new(format!("{} is out of range", quoted(text)));
+        let out_of_range =
+            |text: &str| DecodeError::new(format!("{} is out of range", quoted(text)));
         match &self.node.value {
             Value::Null => Ok(0),
             Value::Plain(plain @ (Plain::Int(_) | Plain::UInt(_)), text) => {
@@ -457,8 +456,7 @@ impl<'de> MapAccess<'de> for Fields<'_, '_> {
                 continue;
             }
             self.current = Some(entry);
-            let key: de::value::StrDeserializer<'_, DecodeError> =
-                (*entry.key).into_deserializer();
+            let key: de::value::StrDeserializer<'_, DecodeError> = (*entry.key).into_deserializer();
             return seed.deserialize(key).map(Some);
         }
         Ok(None)
@@ -473,9 +471,7 @@ impl<'de> MapAccess<'de> for Fields<'_, '_> {
         };
         let path = Path { parent: self.of.path, step: Step::Field(&entry.key) };
         seed.deserialize(Decoder { node: &entry.value, path: Some(&path), issues: self.of.issues })
-            .map_err(|error| {
-                error.within(Segment::Field(entry.key.to_string()), entry.value.span)
-            })
+            .map_err(|error| error.within(Segment::Field(entry.key.to_string()), entry.value.span))
     }
 }
 
@@ -493,8 +489,12 @@ mod tests {
         let answer = match decode::<T>(&documents[0]) {
             Ok((_, issues)) => {
                 let show = |issue: &Issue| match issue {
-                    Issue::Unknown { path, span, .. } => format!("{}: unknown {}", span.line, PathDisplay(path)),
-                    Issue::Duplicate { path, span } => format!("{}: duplicate {}", span.line, PathDisplay(path)),
+                    Issue::Unknown { path, span, .. } => {
+                        format!("{}: unknown {}", span.line, PathDisplay(path))
+                    }
+                    Issue::Duplicate { path, span } => {
+                        format!("{}: duplicate {}", span.line, PathDisplay(path))
+                    }
                 };
                 issues.iter().map(show).collect::<Vec<_>>().join(", ")
             }
@@ -508,20 +508,38 @@ mod tests {
 
     #[test]
     fn wrong_types_have_a_place() {
-        let policy = |spec: &str, expected: &str| check::<NetworkPolicy>(&format!("spec:\n  {spec}"), expected);
-        policy("podSelector: {matchLabels: {a: no}}",
-               "2: spec.podSelector.matchLabels.a: expected text, found the boolean `no`");
-        policy("ingress: [{ports: [{port: 80}, {port: 80.5}]}]",
-               "2: spec.ingress[0].ports[1].port: expected a number or a name, found the number `80.5`");
-        policy("ingress: [{ports: [{endPort: \"90\"}]}]",
-               "2: spec.ingress[0].ports[0].endPort: expected a whole number, found the text `90`");
+        let policy = |spec: &str, expected: &str| {
+            check::<NetworkPolicy>(&format!("spec:\n  {spec}"), expected)
+        };
+        policy(
+            "podSelector: {matchLabels: {a: no}}",
+            "2: spec.podSelector.matchLabels.a: expected text, found the boolean `no`",
+        );
+        policy(
+            "ingress: [{ports: [{port: 80}, {port: 80.5}]}]",
+            "2: spec.ingress[0].ports[1].port: expected a number or a name, found the number `80.5`",
+        );
+        policy(
+            "ingress: [{ports: [{endPort: \"90\"}]}]",
+            "2: spec.ingress[0].ports[0].endPort: expected a whole number, found the text `90`",
+        );
         policy("ingress: {}", "2: spec.ingress: expected a list, found an object");
-        policy("ingress: [{from: {}}]", "2: spec.ingress[0].from: expected a list, found an object");
-        policy("ingress: [{ports: [{port: 2147483648}]}]", "2: spec.ingress[0].ports[0].port: `2147483648` is out of range");
-        policy("ingress: [{ports: [{port: 0120}]}]",
-               "2: spec.ingress[0].ports[0].port: `0120` has a leading zero: Kubernetes reads it as 80");
-        policy("podSelecter: {}\n  podSelector: {}\n  podSelector: {}",
-               "2: unknown spec.podSelecter, 3: duplicate spec.podSelector");
+        policy(
+            "ingress: [{from: {}}]",
+            "2: spec.ingress[0].from: expected a list, found an object",
+        );
+        policy(
+            "ingress: [{ports: [{port: 2147483648}]}]",
+            "2: spec.ingress[0].ports[0].port: `2147483648` is out of range",
+        );
+        policy(
+            "ingress: [{ports: [{port: 0120}]}]",
+            "2: spec.ingress[0].ports[0].port: `0120` has a leading zero: Kubernetes reads it as 80",
+        );
+        policy(
+            "podSelecter: {}\n  podSelector: {}\n  podSelector: {}",
+            "2: unknown spec.podSelecter, 3: duplicate spec.podSelector",
+        );
     }
 
     #[test]
@@ -545,10 +563,14 @@ mod tests {
                     spec:\n  containers:\n  - name: c\n    resources: {limits: {cpu: 2, memory: 1.5, x: 100m, y: null}}\n    \
                     livenessProbe: {httpGet: {port: http}, exec: null}\n    ports: [{containerPort: 80}]\n";
         check::<Pod>(text, "");
-        check::<Pod>("metadata: {creationTimestamp: yesterday}", 
-            "1: metadata.creationTimestamp: failed to parse year in date \"yesterday\": failed to parse \"yest\" as year (a four digit integer): invalid digit, expected 0-9 but got y");
+        check::<Pod>(
+            "metadata: {creationTimestamp: yesterday}",
+            "1: metadata.creationTimestamp: failed to parse year in date \"yesterday\": failed to parse \"yest\" as year (a four digit integer): invalid digit, expected 0-9 but got y",
+        );
         let documents = crate::yaml::parse("ports: [{port: 1}, {port: a}]", 1).unwrap();
-        let (rule, _) = decode::<k8s_openapi::api::networking::v1::NetworkPolicyIngressRule>(&documents[0]).unwrap();
+        let (rule, _) =
+            decode::<k8s_openapi::api::networking::v1::NetworkPolicyIngressRule>(&documents[0])
+                .unwrap();
         assert_eq!(rule.ports.unwrap()[1].port, Some(IntOrString::String("a".to_owned())));
     }
 }

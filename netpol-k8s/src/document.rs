@@ -43,7 +43,8 @@ pub(crate) fn split(text: &str) -> Vec<Chunk<'_>> {
 }
 
 fn is_separator(line: &str) -> bool {
-    line.strip_prefix("---").is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']))
+    line.strip_prefix("---")
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']))
 }
 
 /// Nothing but separators, comments and directives?
@@ -73,12 +74,8 @@ pub(crate) fn parse<'a>(
             (Err(error), _) => (error.message, error.span),
         },
     };
-    let location = Location {
-        file: Arc::clone(file),
-        line: span.line,
-        column: span.column,
-        length: span.len,
-    };
+    let location =
+        Location { file: Arc::clone(file), line: span.line, column: span.column, length: span.len };
     diagnostics.push(
         Diagnostic::unreadable("syntax", format!("cannot read this document: {message}"))
             .at(location)
@@ -108,9 +105,10 @@ fn syntax_hint(chunk: Chunk<'_>, span: Span) -> Option<&'static str> {
         chunk.text.lines().nth(n)
     };
     let indent = |text: &str| text.trim_start_matches([' ', '\t']).len();
-    let tab = [line(span.line), line(span.line.saturating_sub(1))].into_iter().flatten().any(|text| {
-        text.get(..text.len() - indent(text)).is_some_and(|indent| indent.contains('\t'))
-    });
+    let tab =
+        [line(span.line), line(span.line.saturating_sub(1))].into_iter().flatten().any(|text| {
+            text.get(..text.len() - indent(text)).is_some_and(|indent| indent.contains('\t'))
+        });
     tab.then_some("YAML is indented by spaces, never by tabs")
 }
 
@@ -127,7 +125,10 @@ mod tests {
     #[test]
     fn cut_at_separator_lines_only() {
         check("a: 1\n---\nb: 2\n", &[(1, "a: 1\n"), (2, "---\nb: 2\n")]);
-        check("---\na: 1\n--- # note\nb: |\n  ---\n", &[(1, "---\na: 1\n"), (3, "--- # note\nb: |\n  ---\n")]);
+        check(
+            "---\na: 1\n--- # note\nb: |\n  ---\n",
+            &[(1, "---\na: 1\n"), (3, "--- # note\nb: |\n  ---\n")],
+        );
         check("\u{feff}a: 1\r\n---\r\nb: 2", &[(1, "a: 1\r\n"), (2, "---\r\nb: 2")]);
         check("# c\n---\n\n---\n---\n", &[]);
         check("---x: 1\n", &[(1, "---x: 1\n")]);
@@ -143,10 +144,15 @@ mod tests {
 
     #[test]
     fn one_broken_document_hides_no_other() {
-        let (documents, diagnostics) = read("a: 1\n---\nb: [\n---\nc: 3\n---\n{\"a\": 1}{\"b\": 2} {\"c\"}\n");
+        let (documents, diagnostics) =
+            read("a: 1\n---\nb: [\n---\nc: 3\n---\n{\"a\": 1}{\"b\": 2} {\"c\"}\n");
         assert_eq!(documents, 4);
-        assert!(diagnostics[0].starts_with("f:4:1: error: cannot read this document")
-            || diagnostics[0].starts_with("f:3:"), "{}", diagnostics[0]);
+        assert!(
+            diagnostics[0].starts_with("f:4:1: error: cannot read this document")
+                || diagnostics[0].starts_with("f:3:"),
+            "{}",
+            diagnostics[0]
+        );
         assert!(diagnostics[1].starts_with("f:7:23: error:"), "{}", diagnostics[1]);
         assert_eq!(diagnostics.len(), 2);
     }

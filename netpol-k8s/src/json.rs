@@ -400,7 +400,23 @@ mod tests {
 
     #[test]
     fn broken_texts() {
-        for text in ["{", "[1,]", "{\"a\":1,}", "{a:1}", "01", "1.", "-", "\"", "\"\\x\"", "tru", "nul", "\"\u{1}\"", "[1 2]", "1x", "\"\\u12\""] {
+        for text in [
+            "{",
+            "[1,]",
+            "{\"a\":1,}",
+            "{a:1}",
+            "01",
+            "1.",
+            "-",
+            "\"",
+            "\"\\x\"",
+            "tru",
+            "nul",
+            "\"\u{1}\"",
+            "[1 2]",
+            "1x",
+            "\"\\u12\"",
+        ] {
             assert!(parse(text).is_err(), "{text}");
         }
         assert!(parse(&"[".repeat(1_000_000)).unwrap_err().contains("levels"));

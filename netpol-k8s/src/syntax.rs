@@ -54,9 +54,8 @@ pub(crate) fn label_key_defect(key: &str) -> Option<&'static str> {
     if name.len() > 63 {
         return Some("must have a name of at most 63 characters");
     }
-    (!is_label_text(name)).then_some(
-        "must be letters, digits, `-`, `_` and `.`, with a letter or digit at each end",
-    )
+    (!is_label_text(name))
+        .then_some("must be letters, digits, `-`, `_` and `.`, with a letter or digit at each end")
 }
 
 /// A label value (VAL-21).
@@ -122,14 +121,30 @@ mod tests {
     #[test]
     fn names() {
         for (name, good) in [
-            ("web", true), ("a.b-c.1", true), ("1", true), ("", false), (".a", false), ("a.", false),
-            ("a..b", false), ("a-.b", false), ("Web", false), ("a_b", false), ("grün", false),
+            ("web", true),
+            ("a.b-c.1", true),
+            ("1", true),
+            ("", false),
+            (".a", false),
+            ("a.", false),
+            ("a..b", false),
+            ("a-.b", false),
+            ("Web", false),
+            ("a_b", false),
+            ("grün", false),
         ] {
             assert_eq!(subdomain_defect(name).is_none(), good, "{name}");
         }
         assert!(subdomain_defect(&"a".repeat(253)).is_none());
         assert!(subdomain_defect(&"a".repeat(254)).is_some());
-        for (prefix, good) in [("web-", true), ("web--", true), ("web", true), ("web.", false), ("-", false), ("a_-", true)] {
+        for (prefix, good) in [
+            ("web-", true),
+            ("web--", true),
+            ("web", true),
+            ("web.", false),
+            ("-", false),
+            ("a_-", true),
+        ] {
             assert_eq!(generate_name_defect(prefix).is_none(), good, "{prefix}");
         }
     }
@@ -137,12 +152,30 @@ mod tests {
     #[test]
     fn labels() {
         for (key, good) in [
-            ("app", true), ("A.b_c-1", true), ("x.io/app", true), ("x/a", true), ("", false), ("x/", false),
-            ("/a", false), ("/", false), ("a/b/c", false), ("X.io/a", false), ("-a", false), ("a b", false),
+            ("app", true),
+            ("A.b_c-1", true),
+            ("x.io/app", true),
+            ("x/a", true),
+            ("", false),
+            ("x/", false),
+            ("/a", false),
+            ("/", false),
+            ("a/b/c", false),
+            ("X.io/a", false),
+            ("-a", false),
+            ("a b", false),
         ] {
             assert_eq!(is_label_key(key), good, "{key}");
         }
-        for (value, good) in [("", true), ("a", true), ("A-b_c.9", true), (" ", false), ("a/b", false), ("-a", false), ("é", false)] {
+        for (value, good) in [
+            ("", true),
+            ("a", true),
+            ("A-b_c.9", true),
+            (" ", false),
+            ("a/b", false),
+            ("-a", false),
+            ("é", false),
+        ] {
             assert_eq!(is_label_value(value), good, "{value}");
         }
         assert!(is_label_value(&"a".repeat(63)) && !is_label_value(&"a".repeat(64)));
@@ -151,8 +184,18 @@ mod tests {
     #[test]
     fn port_names() {
         for (name, good) in [
-            ("http", true), ("a", true), ("8080-tcp", true), ("a23456789012345", true), ("a234567890123456", false),
-            ("80", false), ("HTTP", false), ("", false), ("-a", false), ("a-", false), ("a--b", false), ("a_b", false),
+            ("http", true),
+            ("a", true),
+            ("8080-tcp", true),
+            ("a23456789012345", true),
+            ("a234567890123456", false),
+            ("80", false),
+            ("HTTP", false),
+            ("", false),
+            ("-a", false),
+            ("a-", false),
+            ("a--b", false),
+            ("a_b", false),
         ] {
             assert_eq!(is_port_name(name), good, "{name}");
         }

@@ -83,11 +83,13 @@ impl<'a> Node<'a> {
         }
     }
 
-    pub(crate) fn step_mut(&mut self, segment: &Segment) -> Option<&mut Self> {
-        match (segment, &mut self.value) {
-            (Segment::Index(i), Value::Sequence(items)) => items.get_mut(*i),
-            (Segment::Field(key), _) => self.field_mut(key),
-            _ => None,
+    fn step_mut(&mut self, segment: &Segment) -> Option<&mut Self> {
+        match segment {
+            Segment::Index(i) => match &mut self.value {
+                Value::Sequence(items) => items.get_mut(*i),
+                _ => None,
+            },
+            Segment::Field(key) => self.field_mut(key),
         }
     }
 
@@ -137,10 +139,7 @@ impl<'a> Node<'a> {
                 (Segment::Index(i), Value::Sequence(items)) => items.get(*i).map(|n| (n, n.span)),
                 (Segment::Field(name), _) => node.entry(name).map(|entry| {
                     // A scalar says more than its key; for a list or an object the key is the better place.
-                    let scalar = matches!(
-                        entry.value.value,
-                        Value::Plain(..) | Value::String(_)
-                    );
+                    let scalar = matches!(entry.value.value, Value::Plain(..) | Value::String(_));
                     (&entry.value, if last && scalar { entry.value.span } else { entry.key_span })
                 }),
                 _ => None,
@@ -193,9 +192,7 @@ fn parse_path(field: &str) -> Vec<Segment> {
     for part in field.split('.').filter(|part| !part.is_empty()) {
         let mut pieces = part.split('[');
         path.extend(pieces.next().map(|name| Segment::Field(name.to_owned())));
-        path.extend(
-            pieces.filter_map(|i| i.strip_suffix(']')?.parse().ok()).map(Segment::Index),
-        );
+        path.extend(pieces.filter_map(|i| i.strip_suffix(']')?.parse().ok()).map(Segment::Index));
     }
     path
 }
@@ -206,7 +203,8 @@ mod tests {
 
     #[test]
     fn paths_round_trip() {
-        for path in ["spec.ingress[0].from[12].ipBlock.cidr", "metadata.name", "spec", "a[1][2].b"] {
+        for path in ["spec.ingress[0].from[12].ipBlock.cidr", "metadata.name", "spec", "a[1][2].b"]
+        {
             assert_eq!(PathDisplay(&parse_path(path)).to_string(), path);
         }
     }

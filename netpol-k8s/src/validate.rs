@@ -351,8 +351,13 @@ impl Check {
                 }
                 if let Some(what) = port_name_defect(name) {
                     let hint = match name.parse::<u16>() {
-                        Ok(number) => Some(format!("write the number without quotation marks: `{number}`")),
-                        Err(_) if name.contains('-') && name.bytes().all(|b| b.is_ascii_digit() || b == b'-') => {
+                        Ok(number) => {
+                            Some(format!("write the number without quotation marks: `{number}`"))
+                        }
+                        Err(_)
+                            if name.contains('-')
+                                && name.bytes().all(|b| b.is_ascii_digit() || b == b'-') =>
+                        {
                             Some("a range of ports is written as `port` and `endPort`".to_owned())
                         }
                         Err(_) => None,
@@ -431,7 +436,8 @@ impl Check {
             if objection == CidrError::HostBits {
                 let address = text.split('/').next().unwrap_or_default();
                 let bits = if text.contains(':') { 128 } else { 32 };
-                defect.hint = Some(format!("write `{}`, or `{address}/{bits}` for one address", cidr.net()));
+                defect.hint =
+                    Some(format!("write `{}`, or `{address}/{bits}` for one address", cidr.net()));
             }
             if legacy {
                 defect.severity = Severity::Warning;

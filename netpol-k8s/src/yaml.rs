@@ -131,18 +131,14 @@ impl<'a> Builder<'a> {
                 self.anchors.clear();
                 Ok(())
             }
-            Event::Nothing
-            | Event::StreamStart
-            | Event::StreamEnd
-            | Event::DocumentStart(_) => Ok(()),
+            Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentStart(_) => {
+                Ok(())
+            }
         }
     }
 
     fn wants_key(&self) -> bool {
-        matches!(
-            self.frames.last(),
-            Some(Frame { kind: FrameKind::Mapping { key: None, .. }, .. })
-        )
+        matches!(self.frames.last(), Some(Frame { kind: FrameKind::Mapping { key: None, .. }, .. }))
     }
 
     fn open(&mut self, kind: FrameKind<'a>, anchor: usize, span: Span) -> Result<(), YamlError> {
@@ -328,8 +324,11 @@ fn number(text: &str) -> Option<Plain> {
     if text.len() > 64 {
         return None;
     }
-    let stripped: Cow<'_, str> =
-        if text.contains('_') && !text.starts_with('.') { text.replace('_', "").into() } else { text.into() };
+    let stripped: Cow<'_, str> = if text.contains('_') && !text.starts_with('.') {
+        text.replace('_', "").into()
+    } else {
+        text.into()
+    };
     integer(&stripped).or_else(|| float(&stripped))
 }
 
@@ -402,15 +401,48 @@ mod tests {
     fn plain_scalars_are_yaml_1_1() {
         use Plain::{Bool, Float, Int, UInt};
         for (text, plain) in [
-            ("yes", Bool(true)), ("Off", Bool(false)), ("y", Bool(true)), ("80", Int(80)), ("+80", Int(80)),
-            ("-1", Int(-1)), ("0120", Int(80)), ("0o120", Int(80)), ("0x50", Int(80)), ("0b1010000", Int(80)),
-            ("8_0", Int(80)), ("080", Int(80)), ("8e1", Int(80)), ("80.0", Int(80)), ("80.5", Float(80.5)),
-            (".5", Float(0.5)), ("9223372036854775808", UInt(9_223_372_036_854_775_808)), ("0", Int(0)),
-            (".inf", Float(f64::INFINITY)), ("1e300", Float(1e300)), ("-9223372036854775808", Int(i64::MIN)),
+            ("yes", Bool(true)),
+            ("Off", Bool(false)),
+            ("y", Bool(true)),
+            ("80", Int(80)),
+            ("+80", Int(80)),
+            ("-1", Int(-1)),
+            ("0120", Int(80)),
+            ("0o120", Int(80)),
+            ("0x50", Int(80)),
+            ("0b1010000", Int(80)),
+            ("8_0", Int(80)),
+            ("080", Int(80)),
+            ("8e1", Int(80)),
+            ("80.0", Int(80)),
+            ("80.5", Float(80.5)),
+            (".5", Float(0.5)),
+            ("9223372036854775808", UInt(9_223_372_036_854_775_808)),
+            ("0", Int(0)),
+            (".inf", Float(f64::INFINITY)),
+            ("1e300", Float(1e300)),
+            ("-9223372036854775808", Int(i64::MIN)),
         ] {
             assert_eq!(resolve(text.into()), Value::Plain(plain, text.into()), "{text}");
         }
-        for text in ["1:20", "2024-01-01", "1.2.3", "10.0.0.0/8", "0xg", "1e", "-", "+", "--1", "0x", "100m", "yES", "e1", ".", "+-1", "0x-1"] {
+        for text in [
+            "1:20",
+            "2024-01-01",
+            "1.2.3",
+            "10.0.0.0/8",
+            "0xg",
+            "1e",
+            "-",
+            "+",
+            "--1",
+            "0x",
+            "100m",
+            "yES",
+            "e1",
+            ".",
+            "+-1",
+            "0x-1",
+        ] {
             assert_eq!(resolve(text.into()), Value::String(text.into()), "{text}");
         }
         for text in ["", "~", "null"] {
@@ -452,7 +484,10 @@ mod tests {
             ("yes: 1\n2: x", "{true=1 2=x}"),
             ("x: &a {p: 1, q: 2}\ny: {<<: *a, q: 3}", "{x={p=1 q=2} y={p=1 q=3}}"),
             ("x: &a {p: 1}\ny: {p: 0, <<: *a}", "{x={p=1} y={p=1}}"),
-            ("x: [&a {p: 1}, &b {p: 2, q: 2}]\ny: {<<: [*a, *b]}", "{x=[{p=1} {p=2 q=2}] y={p=1 q=2}}"),
+            (
+                "x: [&a {p: 1}, &b {p: 2, q: 2}]\ny: {<<: [*a, *b]}",
+                "{x=[{p=1} {p=2 q=2}] y={p=1 q=2}}",
+            ),
             ("a: !!str 80\r\nb: \"no\"\r\n", "{a=80 b=no}"),
             ("x: 1\n y: 2", "2:3: mapping values are not allowed in this context"),
             ("? [a]\n: b", "1:3: a list or an object cannot be a key"),
@@ -472,7 +507,10 @@ mod tests {
             bomb.push_str(&format!("a{i}: &a{i} [{before}]\n"));
         }
         assert!(shape(&bomb).contains("many times larger"));
-        assert!(shape(&"[".repeat(100_000)).contains("levels") || !shape(&"[".repeat(100_000)).is_empty());
+        assert!(
+            shape(&"[".repeat(100_000)).contains("levels")
+                || !shape(&"[".repeat(100_000)).is_empty()
+        );
         assert!(shape(&"- ".repeat(100_000)).contains("levels"));
         let deep: String = (0..1000).map(|i| format!("{}a:\n", " ".repeat(i))).collect();
         assert!(shape(&deep).contains("levels"));
