@@ -52,7 +52,10 @@ pub(crate) fn parse(text: &str, manifests: &Manifests) -> Result<Party, Failure>
     let mut found: BTreeMap<String, Vec<PodId>> = BTreeMap::new();
     for (name, pods) in &workloads {
         let plain = without_kind(name);
-        if [&plain, &without_namespace(&plain), &without_namespace(name)].iter().any(|n| **n == text) {
+        if [&plain, &without_namespace(&plain), &without_namespace(name)]
+            .iter()
+            .any(|n| **n == text)
+        {
             found.insert(name.clone(), pods.clone());
         }
     }
@@ -70,17 +73,16 @@ pub(crate) fn parse(text: &str, manifests: &Manifests) -> Result<Party, Failure>
         (Some((first, _)), Some((second, _))) => {
             let all: Vec<_> =
                 [first, second].into_iter().chain(found.map(|(name, _)| name)).take(5).collect();
-            Err(Failure::Message(format!("`{text}` may mean {}: write one of them", all.join(" or "))))
+            Err(Failure::Message(format!(
+                "`{text}` may mean {}: write one of them",
+                all.join(" or ")
+            )))
         }
         (None, _) => Err(unknown(text, &workloads, manifests)),
     }
 }
 
-fn unknown(
-    text: &str,
-    workloads: &BTreeMap<String, Vec<PodId>>,
-    manifests: &Manifests,
-) -> Failure {
+fn unknown(text: &str, workloads: &BTreeMap<String, Vec<PodId>>, manifests: &Manifests) -> Failure {
     let pods = manifests.cluster().pods().map(|pod| pod.id().to_string());
     let plain = |name: &String| name.split('[').next().unwrap_or(name).to_owned();
     let nearest = workloads
@@ -96,7 +98,10 @@ fn unknown(
             names.dedup();
             let more = names.len().saturating_sub(8);
             let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-            format!("; there are {}{more}", names.into_iter().take(8).collect::<Vec<_>>().join(", "))
+            format!(
+                "; there are {}{more}",
+                names.into_iter().take(8).collect::<Vec<_>>().join(", ")
+            )
         }
     };
     Failure::Message(format!("no pod or workload is called `{text}`{hint}"))

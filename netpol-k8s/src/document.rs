@@ -153,7 +153,7 @@ mod tests {
             "{}",
             diagnostics[0]
         );
-        assert!(diagnostics[1].starts_with("f:7:23: error:"), "{}", diagnostics[1]);
+        assert!(diagnostics[1].starts_with("f:7:22: error:"), "{}", diagnostics[1]);
         assert_eq!(diagnostics.len(), 2);
     }
 

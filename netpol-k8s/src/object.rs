@@ -75,10 +75,15 @@ impl ObjectReader {
             return;
         }
         let text = |key| node.field(key).and_then(Node::as_str).filter(|text| !text.is_empty());
+        let odd = |key| {
+            let value = node.field(key).map(|node| &node.value);
+            !matches!(value, None | Some(Value::String(_) | Value::Null))
+        };
         let (version, kind) = match (text("apiVersion"), text("kind"), item_kind) {
+            _ if odd("apiVersion") || odd("kind") => return self.unknown(node, list_path),
             (version, Some(kind), _) => (version.unwrap_or_default(), kind),
             (None, None, Some((version, kind))) => (version, kind),
-            _ => return self.found.skipped.push(what_it_is(node)),
+            _ => return self.unknown(node, list_path),
         };
         let group = version.rsplit_once('/').map_or("", |(group, _)| group);
         if let Some(of) = kind.strip_suffix("List")
@@ -131,6 +136,27 @@ impl ObjectReader {
             }),
             _ => self.skip(node, version, kind),
         }
+    }
+
+    /// Something that does not say what it is.
+    fn unknown(&mut self, node: &Node<'_>, list_path: &str) {
+        if !matches!(node.value, Value::Mapping(_)) {
+            let message = format!("expected an object, found {}", node.describe());
+            let field = list_path.trim_end_matches('.');
+            let defect = Diagnostic::error("VAL-28", message).in_field(field);
+            return self.report(defect, node.span, "document");
+        }
+        for key in ["apiVersion", "kind"] {
+            if let Some(entry) = node.entry(key)
+                && !matches!(entry.value.value, Value::String(_) | Value::Null)
+            {
+                let message = format!("expected text, found {}", entry.value.describe());
+                let defect = Diagnostic::error("VAL-28", message);
+                return self.report(defect.in_field(key), entry.value.span, "document");
+            }
+        }
+        // Values of a chart, a kustomization, settings of some program.
+        self.found.skipped.push("object without kind".to_owned());
     }
 
     fn list(&mut self, items: &Node<'_>, item_kind: Option<(&str, &str)>, list_path: &str) {
@@ -326,6 +352,15 @@ impl ObjectReader {
                 let diagnostic = Diagnostic::new(severity, "VAL-27", message);
                 self.report(diagnostic.in_field(PathDisplay(&path).to_string()), span, object);
             }
+            // Only a policy's numbers are ports; a file mode may well be octal.
+            Issue::LeadingZero { .. } if severity == Severity::Warning => {}
+            Issue::LeadingZero { path, span, text, value } => {
+                let message = format!("{} is read as {value} by Kubernetes", quoted(&text));
+                let diagnostic = Diagnostic::warning("leading-zero", message)
+                    .in_field(PathDisplay(&path).to_string())
+                    .with_hint(format!("write `{value}`"));
+                self.report(diagnostic, span, object);
+            }
         }
     }
 
@@ -341,13 +376,6 @@ impl ObjectReader {
             column: span.column,
             length: span.len.max(1),
         }
-    }
-}
-
-fn what_it_is(node: &Node<'_>) -> String {
-    match node.value {
-        Value::Mapping(_) => "object without kind".to_owned(),
-        _ => "document that is no object".to_owned(),
     }
 }
 

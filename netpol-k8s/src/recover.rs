@@ -95,7 +95,7 @@ pub(crate) fn network_policy(node: &Node<'_>) -> Recovered {
 fn unknown_path(issue: &Issue) -> Option<Vec<Segment>> {
     match issue {
         Issue::Unknown { path, .. } => Some(path.clone()),
-        Issue::Duplicate { .. } => None,
+        Issue::Duplicate { .. } | Issue::LeadingZero { .. } => None,
     }
 }
 

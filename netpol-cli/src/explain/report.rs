@@ -354,7 +354,11 @@ fn closest(
             let ports = || {
                 let names = words::names(matches, destination);
                 let names = names.map(|names| format!(" ({names})")).unwrap_or_default();
-                format!("its ports are {}{names}, not {}", words::ports(matches), words::traffic(traffic))
+                format!(
+                    "its ports are {}{names}, not {}",
+                    words::ports(matches),
+                    words::traffic(traffic)
+                )
             };
             let mismatch = match miss.mismatch {
                 Mismatch::Peers => peers(),
@@ -410,15 +414,23 @@ fn applying(question: &Question, decision: &Decision, cluster: &Cluster) -> Vec<
             })
         };
         match (&side.outcome, remote, remote_end) {
-            (Outcome::AllowedBy(origin) | Outcome::DeniedBy(origin), Some(pod), End::Address(_))
-                if block(origin) && !selects(origin, pod, cluster) =>
-            {
-                add("NP-32", "this rests on an ipBlock that matches a pod's address; some CNIs match only addresses outside the cluster");
+            (
+                Outcome::AllowedBy(origin) | Outcome::DeniedBy(origin),
+                Some(pod),
+                End::Address(_),
+            ) if block(origin) && !selects(origin, pod, cluster) => {
+                add(
+                    "NP-32",
+                    "this rests on an ipBlock that matches a pod's address; some CNIs match only addresses outside the cluster",
+                );
             }
             (Outcome::Isolated(_), Some(_), End::Pod(_))
                 if side.misses.iter().any(|miss| block(&miss.origin)) =>
             {
-                add("NP-32", "the pod's address is not known from these manifests; an ipBlock may match it once it runs");
+                add(
+                    "NP-32",
+                    "the pod's address is not known from these manifests; an ipBlock may match it once it runs",
+                );
             }
             _ => {}
         }

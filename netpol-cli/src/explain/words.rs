@@ -49,11 +49,7 @@ fn port(entry: &PortEntry) -> String {
 pub(super) fn labels(pod: Option<&Pod>) -> String {
     let Some(pod) = pod else { return "is no pod".to_owned() };
     let labels: Vec<_> = pod.labels().iter().map(|(k, v)| format!("{k}={v}")).collect();
-    if labels.is_empty() {
-        "has no labels".to_owned()
-    } else {
-        format!("has {}", labels.join(","))
-    }
+    if labels.is_empty() { "has no labels".to_owned() } else { format!("has {}", labels.join(",")) }
 }
 
 /// The numbers that the destination gives to the names in a rule's ports.

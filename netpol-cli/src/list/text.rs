@@ -218,7 +218,8 @@ impl Names {
         if !whole.is_empty() {
             let more = whole.len().saturating_sub(MOST_NAMES);
             let names = whole.iter().take(MOST_NAMES).copied().collect::<Vec<_>>().join(", ");
-            let more = if more > 0 { format!(" and {more} more namespaces") } else { String::new() };
+            let more =
+                if more > 0 { format!(" and {more} more namespaces") } else { String::new() };
             shown.insert(0, format!("all of {names}{more}"));
         }
         shown.join(", ")
@@ -243,7 +244,8 @@ impl Names {
 
 /// A range of addresses: as a CIDR if it is one.
 pub(crate) fn range(first: IpAddr, last: IpAddr) -> String {
-    let mut cidrs = AddressSet::range(first, last).cidrs();
+    let set = AddressSet::range(first, last);
+    let mut cidrs = set.cidrs();
     match (cidrs.next(), cidrs.next()) {
         (Some(net), None) if net.prefix_len() == 0 => {
             format!("any {}", netpol_core::Family::of(first))
