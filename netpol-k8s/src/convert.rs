@@ -4,7 +4,7 @@
 //! |---|---|
 //! | subject selector | all pods of the namespace are isolated, nothing is allowed |
 //! | unknown policy type | both directions are isolated |
-//! | peer: no field, `ipBlock` beside a selector, bad selector, bad CIDR, bad except | matches nothing |
+//! | peer: no field, `ipBlock` beside a selector, bad selector, bad CIDR, an except that is no strict part of it | matches nothing |
 //! | port entry: unknown protocol, bad number, bad name, bad `endPort` | matches nothing |
 //!
 //! A selector is bad if its operator is unknown, if its operator and values do not go together, or if its key is no label
@@ -443,14 +443,16 @@ fn protocol(name: Option<&str>) -> Option<Protocol> {
     }
 }
 
-/// The block without its holes; nothing if any of its CIDRs cannot be read. A hole that is not inside is harmless, one
-/// that covers the block leaves nothing.
+/// The block without its holes; nothing if any of its CIDRs cannot be read, or if a hole is no strict part of the block:
+/// nobody can say what was meant then (VAL-16, NP-97).
 fn ip_block(block: &IPBlock) -> Option<IpBlock> {
-    let net = |text: &str| Cidr::parse(text).ok().map(|cidr| cidr.net());
-    Some(IpBlock {
-        cidr: net(&block.cidr)?,
-        except: block.except.iter().flatten().map(|text| net(text)).collect::<Option<_>>()?,
-    })
+    let cidr = Cidr::parse(&block.cidr).ok()?;
+    let hole = |text: &String| {
+        let hole = Cidr::parse(text).ok()?;
+        hole.is_except_of(&cidr).then(|| hole.net())
+    };
+    let except = block.except.iter().flatten().map(hole).collect::<Option<_>>()?;
+    Some(IpBlock { cidr: cidr.net(), except })
 }
 
 /// All addresses that a status lists, or the one that old servers write (NP-95).

@@ -316,7 +316,7 @@ impl ObjectReader {
     /// Diagnostics of a conversion, which does not know places.
     fn keep(&mut self, node: &Node<'_>, diagnostics: Vec<Diagnostic>) {
         for diagnostic in diagnostics {
-            let span = node.locate(diagnostic.field().unwrap_or_default(), None);
+            let span = node.locate(diagnostic.field().unwrap_or_default(), diagnostic.key());
             let location = self.location(span);
             self.found.diagnostics.push(diagnostic.at(location));
         }

@@ -1,5 +1,6 @@
 //! The verdicts of a real kube-apiserver (`validation/verdicts.json`), reproduced object by object: accepted or not, and for what
 //! its validation refuses every field with its reason.
+#![expect(clippy::unwrap_used, reason = "a test ends where something is not as it must be")]
 
 use netpol_k8s::{CidrRules, Diagnostic, Reader, Severity};
 use serde::Deserialize;

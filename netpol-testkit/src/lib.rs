@@ -4,11 +4,13 @@
 //! * [`agrees`]: does what is tested agree with the specification on such a sample?
 //! * [`cases`]: the case files of this project, which say what each rule of the semantics means.
 //! * [`features`]: which parts of the semantics a sample exercises.
+//! * [`fuzz`]: entry points for fuzzing everything that reads text.
 //! * [`scale`]: clusters of any size, for measuring.
 //!
 //! What is tested is a [`Judge`].
 pub mod cases;
 mod features;
+pub mod fuzz;
 mod judge;
 pub mod scale;
 pub mod strategies;

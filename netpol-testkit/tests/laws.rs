@@ -1,5 +1,6 @@
 //! Laws that hold whatever the policies are: determinism, scope, deltas, symbolic against single connections, and the
 //! metamorphic cases.
+#![expect(clippy::unwrap_used, reason = "a test ends where something is not as it must be")]
 
 use netpol_core::{
     Backend, Cluster, Delta, Direction, Inventory, Match, NodeName, Options, PeerMatch, Policy,

@@ -7,7 +7,7 @@ use netpol_core::{
     Cluster, Direction, Match, Origin, Peer, Pod, PodId, PolicyId, SourcePosition, TrafficMatch,
 };
 use netpol_k8s::Manifests;
-use netpol_sim::{Decision, End, Mismatch, Outcome, SideDecision, Traffic};
+use netpol_sim::{Decision, End, Mismatch, Miss, Outcome, SideDecision, Traffic};
 use serde::Serialize;
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -184,8 +184,11 @@ impl Answer {
                 writeln!(out, "           passed on by {}", place.text())?;
             }
             for close in &side.closest {
-                writeln!(out, "           not by {}", close.rule.text())?;
+                writeln!(out, "           close: {}", close.rule.text())?;
                 writeln!(out, "             {}", close.mismatch)?;
+            }
+            if !side.isolated_by.is_empty() && side.closest.is_empty() {
+                writeln!(out, "           none of their rules comes close")?;
             }
             if let Some(needed) = &side.needed {
                 writeln!(out, "           a policy with this rule would allow it:")?;
@@ -325,7 +328,7 @@ fn side(
     Side { allowed: decision.allowed(), reason, rule, isolated_by, passed, closest, needed }
 }
 
-/// The rules in which only one thing failed, or, if there are none, some in which everything did.
+/// The rules in which only one thing failed.
 fn closest(
     decision: &SideDecision,
     question: &Question,
@@ -333,12 +336,10 @@ fn closest(
     remote_end: &End,
     cluster: &Cluster,
 ) -> Vec<Close> {
-    let mut misses: Vec<_> = decision.misses.iter().collect();
-    misses.sort_by_key(|miss| match miss.mismatch {
-        Mismatch::Ports => 0,
-        Mismatch::Peers => 1,
-        Mismatch::PeersAndPorts => 2,
-    });
+    let near = |miss: &&Miss| miss.mismatch != Mismatch::PeersAndPorts;
+    let mut misses: Vec<_> = decision.misses.iter().filter(near).collect();
+    // A peer that matches says most about what was meant.
+    misses.sort_by_key(|miss| miss.mismatch != Mismatch::Ports);
     let destination = question.to.as_ref().and_then(|pod| cluster.pod(pod));
     let traffic = question.connection.traffic();
     misses
@@ -360,11 +361,7 @@ fn closest(
                     words::traffic(traffic)
                 )
             };
-            let mismatch = match miss.mismatch {
-                Mismatch::Peers => peers(),
-                Mismatch::Ports => ports(),
-                Mismatch::PeersAndPorts => format!("{}; {}", peers(), ports()),
-            };
+            let mismatch = if miss.mismatch == Mismatch::Ports { ports() } else { peers() };
             Some(Close { rule: RulePlace::new(&miss.origin, cluster), mismatch })
         })
         .collect()

@@ -18,6 +18,9 @@ const MOST_NAMES: usize = 6;
 /// The destinations of one block, by ports.
 type Lines = BTreeMap<PortSetId, (Vec<usize>, Vec<ExternalRange>)>;
 
+/// Ranges of external addresses, each with what it may open in the cluster.
+type ExternalBlocks = BTreeMap<Vec<(IpAddr, IpAddr)>, Lines>;
+
 /// External ranges, by what they may open.
 type Sources = BTreeMap<PortSetId, Vec<(IpAddr, IpAddr)>>;
 
@@ -63,12 +66,12 @@ fn without(mut lines: Lines, alone: usize) -> Lines {
 ///
 /// Each kind of end is computed once. Of what cannot be shown only a digest is kept, so that memory does not grow with the
 /// number of pairs.
-fn blocks(list: &mut List) -> (Vec<Block>, BTreeMap<Vec<(IpAddr, IpAddr)>, Lines>) {
+fn blocks(list: &mut List) -> (Vec<Block>, ExternalBlocks) {
     let digests = [RandomState::new(), RandomState::new()];
     let mut kinds: HashMap<_, (Option<usize>, Sources)> = HashMap::new();
     let mut known: HashMap<Vec<u64>, usize> = HashMap::new();
     let mut blocks: Vec<Block> = Vec::new();
-    let mut external: BTreeMap<Vec<(IpAddr, IpAddr)>, Lines> = BTreeMap::new();
+    let mut external = ExternalBlocks::new();
     for end in 0..list.ends.len() {
         let asked = (list.from.end(end), list.to.end(end));
         if asked == (false, false) {
@@ -80,8 +83,8 @@ fn blocks(list: &mut List) -> (Vec<Block>, BTreeMap<Vec<(IpAddr, IpAddr)>, Lines
             let block = (!lines.is_empty()).then(|| {
                 let digest = digests.iter().map(|digest| digest.hash_one(&lines)).collect();
                 *known.entry(digest).or_insert_with(|| {
-                    let rows = lines.values().map(|(e, r)| [e.len(), r.len()]).flatten();
-                    let rows = rows.filter(|&count| count > 0).count();
+                    let parts = lines.values().flat_map(|(e, r)| [e.len(), r.len()]);
+                    let rows = parts.filter(|&count| count > 0).count();
                     let lines = (blocks.len() < MOST_LINES).then_some(lines);
                     blocks.push(Block { ends: Vec::new(), lines, rows });
                     blocks.len() - 1
@@ -134,25 +137,27 @@ impl Page<'_> {
         if lines.is_empty() {
             return Ok(());
         }
-        let mut rows: Vec<(String, String)> = Vec::new();
+        // Ends of the cluster by name, then external addresses.
+        let mut rows: Vec<(bool, String, String)> = Vec::new();
         for (ports, (ends, ranges)) in lines {
             let ports = list.connectivity.ports(*ports).to_string();
             if !ends.is_empty() {
-                rows.push((names.ends(ends), ports.clone()));
+                rows.push((false, names.ends(ends), ports.clone()));
             }
             if !ranges.is_empty() {
                 let ranges: Vec<_> = ranges.iter().map(|r| (r.first, r.last)).collect();
-                rows.push((names.ranges(&ranges), ports));
+                rows.push((true, names.ranges(&ranges), ports));
             }
         }
+        rows.sort();
         if self.lines + rows.len() + 1 > MOST_LINES - 1 {
             self.left_out += rows.len() + 1;
             return Ok(());
         }
         let (bold, plain) = if self.bold { ("\x1b[1m", "\x1b[0m") } else { ("", "") };
         writeln!(self.out, "{bold}{from}{plain}")?;
-        let width = rows.iter().map(|(to, _)| to.chars().count()).max().unwrap_or(0).min(60);
-        for (to, ports) in &rows {
+        let width = rows.iter().map(|(_, to, _)| to.chars().count()).max().unwrap_or(0).min(60);
+        for (_, to, ports) in &rows {
             writeln!(self.out, "  -> {to:width$}  {ports}")?;
         }
         self.lines += rows.len() + 1;

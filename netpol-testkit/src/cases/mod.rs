@@ -532,6 +532,33 @@ impl fmt::Display for Failure {
     }
 }
 
+/// Runs cases: reads their manifests with netpol-k8s and asks the judge about every probe.
+///
+/// ```
+/// use netpol_testkit::{Reference, cases};
+/// let text = "case: NP-11\ntitle: no policy, no isolation\nframe: e2e\nexpect:\n- \"x/a -> y/b 80/TCP\": allowed\n";
+/// let cases = cases::parse("example.yaml", text)?;
+/// let report = cases::run(&cases, &mut Reference::new());
+/// assert!(report.failures().is_empty(), "{report}");
+/// # Ok::<(), cases::LoadError>(())
+/// ```
+#[must_use]
+pub fn run(cases: &[Case], judge: &mut dyn Judge) -> Report {
+    let read = |text: &str| {
+        // Old spellings may be stored in any cluster; the cases say what they mean.
+        let mut reader = netpol_k8s::Reader::new().cidr_rules(netpol_k8s::CidrRules::Legacy);
+        reader.read_text("case", text);
+        let manifests = reader.finish();
+        let errors = manifests.diagnostics().iter();
+        let errors = errors.filter(|d| d.severity() == netpol_k8s::Severity::Error).map(|d| {
+            let part = |part: Option<&str>| part.map(|p| format!(" {p}")).unwrap_or_default();
+            format!("error{}{}", part(d.object()), part(d.field()))
+        });
+        (manifests.cluster().clone(), errors.collect())
+    };
+    run_with(cases, &read, judge)
+}
+
 /// Runs cases with a reader of manifests other than netpol-k8s.
 ///
 /// The reader gets YAML documents and returns the cluster and the errors that it found, each written as in the case

@@ -1,0 +1,149 @@
+//! What a fuzzer feeds. Each entry point takes any bytes and checks what must hold whatever they are; `cargo test` replays the
+//! committed corpus through the same functions.
+//!
+//! A check that fails panics: that is how a fuzzer learns of it.
+#![expect(clippy::panic, reason = "a failed check must end the run")]
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
+use netpol_core::{Delta, Labels, Options, Ruleset, Scope, compile};
+use netpol_k8s::{
+    Cidr, Reader, Severity, is_label_key, is_label_value, is_port_name, label_selector,
+};
+use netpol_sim::Connectivity;
+use std::collections::BTreeMap;
+
+fn text(data: &[u8]) -> Option<&str> {
+    std::str::from_utf8(data).ok()
+}
+
+#[track_caller]
+fn check(holds: bool, law: &str, input: &dyn std::fmt::Debug) {
+    if !holds {
+        panic!("{law}: {input:?}");
+    }
+}
+
+/// Manifest text: reading ends, places lie within the text, reading again gives the same, and what was read can be compiled
+/// and listed.
+pub fn manifest(data: &[u8]) {
+    let Some(text) = text(data) else { return };
+    let read = || {
+        let mut reader = Reader::new();
+        reader.read_text("fuzz", text);
+        reader.finish()
+    };
+    let manifests = read();
+    let lines = u32::try_from(text.lines().count()).unwrap_or(u32::MAX).saturating_add(1);
+    for diagnostic in manifests.diagnostics() {
+        let inside = diagnostic.location().is_none_or(|at| at.line >= 1 && at.line <= lines);
+        check(inside, "a place lies within the text", diagnostic);
+        let one_line = !diagnostic.message().contains('\n');
+        check(one_line, "a message is one line", diagnostic);
+    }
+    check(read().diagnostics() == manifests.diagnostics(), "reading is deterministic", &text);
+    let _lints = netpol_k8s::lint(&manifests);
+    let Ok(rules) = compile(manifests.cluster(), Scope::Cluster) else {
+        panic!("the ids of different things collide: {text:?}");
+    };
+    let mut installed = Ruleset::default();
+    installed.apply(&Delta::between(&Ruleset::default(), &rules));
+    check(installed == rules, "a delta leads to the new rules", &text);
+    let groups: Vec<_> = rules.endpoints().keys().map(|pod| vec![pod.clone()]).collect();
+    let mut connectivity = Connectivity::new(&rules, Options::default(), &groups);
+    for group in 0..groups.len().min(8) {
+        let row = connectivity.row(group);
+        check(row.groups.len() == groups.len(), "a row has every group", &text);
+    }
+}
+
+/// A selector made of the lines of a text: `key operator value value ...`. It is broken or can be evaluated.
+pub fn selector(data: &[u8]) {
+    let Some(text) = text(data) else { return };
+    let mut labels = BTreeMap::new();
+    let mut expressions = Vec::new();
+    for line in text.lines() {
+        let mut words = line.split(' ').map(str::to_owned);
+        let (key, operator) = (words.next().unwrap_or_default(), words.next());
+        let values: Vec<String> = words.collect();
+        match operator.as_deref() {
+            Some("=") => {
+                labels.insert(key, values.join(" "));
+            }
+            operator => expressions.push(LabelSelectorRequirement {
+                key,
+                operator: operator.unwrap_or_default().to_owned(),
+                values: (!values.is_empty()).then_some(values),
+            }),
+        }
+    }
+    let object =
+        LabelSelector { match_expressions: Some(expressions), match_labels: Some(labels.clone()) };
+    let Some(selector) = label_selector(&object) else { return };
+    let own = Labels::from_iter(labels);
+    let without = selector.requirements().iter().all(|r| r.matches(&own));
+    check(selector.matches(&own) == without, "all requirements hold", &text);
+    check(
+        selector.requirements().iter().all(|r| is_label_key(r.key())),
+        "no bad key survives",
+        &selector,
+    );
+    check(!selector.is_everything() || text.lines().next().is_none(), "nothing becomes all", &text);
+}
+
+/// A CIDR in any spelling: what is read is canonical, and reads as itself.
+pub fn cidr(data: &[u8]) {
+    let Some(text) = text(data) else { return };
+    let Ok(cidr) = Cidr::parse(text) else { return };
+    let net = cidr.net();
+    check(net == net.trunc(), "no host bits", &text);
+    let written = net.to_string();
+    let again = Cidr::parse(&written).map(|cidr| (cidr.net(), cidr.objection()));
+    check(again == Ok((net, None)), "what is written is read as itself", &(text, written));
+    if let Ok(strict) = text.parse::<ipnet::IpNet>()
+        && cidr.objection().is_none()
+    {
+        check(strict.trunc() == net, "a strict spelling means what it says", &text);
+    }
+}
+
+/// A label value, and a label key.
+pub fn label_value(data: &[u8]) {
+    let Some(text) = text(data) else { return };
+    if is_label_value(text) {
+        check(text.len() <= 63 && text.is_ascii(), "label values are short and plain", &text);
+        check(text.is_empty() || is_label_key(text), "a value could be a key's name", &text);
+    }
+    if is_label_key(text) {
+        check(text.len() <= 253 + 1 + 63, "label keys are bounded", &text);
+    }
+}
+
+/// A port in a policy, as a number or a name: an entry is refused, or stands for exactly what it says.
+pub fn port(data: &[u8]) {
+    let Some(text) = text(data) else { return };
+    if is_port_name(text) {
+        check(!text.is_empty() && text.len() <= 15, "port names are short", &text);
+        check(text.parse::<u16>().is_err(), "a name is no number", &text);
+    }
+    let Ok(quoted) = serde_json::to_string(text) else { return };
+    for port in [text, &quoted] {
+        let manifest = format!(
+            "{{\"apiVersion\": \"networking.k8s.io/v1\", \"kind\": \"NetworkPolicy\", \"metadata\": {{\"name\": \"p\"}}, \
+             \"spec\": {{\"ingress\": [{{\"ports\": [{{\"port\": {port}}}]}}]}}}}"
+        );
+        let mut reader = Reader::new();
+        reader.read_text("fuzz", &manifest);
+        let manifests = reader.finish();
+        let refused = manifests.diagnostics().iter().any(|d| d.severity() == Severity::Error);
+        let open = manifests.cluster().policies().any(|policy| {
+            let rules = policy.rules(netpol_core::Direction::Ingress).unwrap_or_default();
+            rules.iter().any(|rule| rule.matches.ports == netpol_core::Match::Any)
+        });
+        // `null` is a port that is not written: all of TCP. Nothing is every protocol.
+        check(
+            !open || refused || !manifest.contains("ports"),
+            "a port never means everything",
+            &text,
+        );
+    }
+}
