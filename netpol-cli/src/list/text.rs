@@ -32,14 +32,15 @@ pub(super) fn write(list: &mut List, out: &mut dyn Write) -> Result<(), Failure>
         match (lines, ends.as_slice()) {
             (_, []) => {}
             (None, _) => page.left_out += rows + 1,
-            (Some(lines), [alone]) => {
-                page.block(&names.ends(&ends), &without(lines, *alone), list, &names)?;
+            (Some(lines), &[alone]) => {
+                let lines = without(lines, alone);
+                page.block(&names.ends(&ends, None), &lines, Some(alone), list, &names)?;
             }
-            (Some(lines), _) => page.block(&names.ends(&ends), &lines, list, &names)?,
+            (Some(lines), _) => page.block(&names.ends(&ends, None), &lines, None, list, &names)?,
         }
     }
     for (ranges, lines) in external {
-        page.block(&names.ranges(&ranges), &lines, list, &names)?;
+        page.block(&names.ranges(&ranges), &lines, None, list, &names)?;
     }
     page.finish()
 }
@@ -131,6 +132,7 @@ impl Page<'_> {
         &mut self,
         from: &str,
         lines: &Lines,
+        alone: Option<usize>,
         list: &List,
         names: &Names,
     ) -> Result<(), Failure> {
@@ -142,7 +144,7 @@ impl Page<'_> {
         for (ports, (ends, ranges)) in lines {
             let ports = list.connectivity.ports(*ports).to_string();
             if !ends.is_empty() {
-                rows.push((false, names.ends(ends), ports.clone()));
+                rows.push((false, names.ends(ends, alone), ports.clone()));
             }
             if !ranges.is_empty() {
                 let ranges: Vec<_> = ranges.iter().map(|r| (r.first, r.last)).collect();
@@ -194,31 +196,39 @@ impl Names {
         Self { names: names.collect(), of_namespace }
     }
 
-    fn ends(&self, ends: &[usize]) -> String {
-        if ends.len() == self.names.len() && ends.len() > 3 {
-            return format!("everything in the cluster ({})", ends.len());
+    /// Names of ends; `alone` is one that is not among them because it is what they are listed for.
+    fn ends(&self, ends: &[usize], alone: Option<usize>) -> String {
+        let alone = alone.filter(|alone| !ends.contains(alone));
+        let all = ends.len() + usize::from(alone.is_some());
+        if all == self.names.len() && all > 3 {
+            let rest = if alone.is_some() { "everything else" } else { "everything" };
+            return format!("{rest} in the cluster ({})", ends.len());
         }
+        let alone = alone.and_then(|alone| self.names.get(alone));
         let mut by_namespace: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         for (namespace, name) in ends.iter().filter_map(|&end| self.names.get(end)) {
             by_namespace.entry(namespace).or_default().push(name);
         }
-        let mut shown = Vec::new();
-        let (mut whole, mut rest) = (Vec::new(), 0);
+        let (mut whole, mut rest_of, mut shown, mut more) = (Vec::new(), None, Vec::new(), 0);
         for (namespace, names) in by_namespace {
-            if names.len() > 2 && self.of_namespace.get(namespace) == Some(&names.len()) {
+            let of_namespace = self.of_namespace.get(namespace).copied().unwrap_or_default();
+            let has_alone = alone.is_some_and(|(of, _)| of == namespace);
+            if names.len() > 2 && names.len() == of_namespace {
                 whole.push(namespace);
-                continue;
-            }
-            for name in names {
-                if shown.len() < MOST_NAMES {
-                    shown.push(name.to_owned());
-                } else {
-                    rest += 1;
+            } else if names.len() > 1 && has_alone && names.len() + 1 == of_namespace {
+                rest_of = Some(namespace);
+            } else {
+                for name in names {
+                    if shown.len() < MOST_NAMES {
+                        shown.push(name.to_owned());
+                    } else {
+                        more += 1;
+                    }
                 }
             }
         }
-        if rest > 0 {
-            shown.push(format!("{rest} more"));
+        if more > 0 {
+            shown.push(format!("{more} more"));
         }
         if !whole.is_empty() {
             let more = whole.len().saturating_sub(MOST_NAMES);
@@ -226,6 +236,9 @@ impl Names {
             let more =
                 if more > 0 { format!(" and {more} more namespaces") } else { String::new() };
             shown.insert(0, format!("all of {names}{more}"));
+        }
+        if let Some(namespace) = rest_of {
+            shown.insert(0, format!("the rest of {namespace}"));
         }
         shown.join(", ")
     }
