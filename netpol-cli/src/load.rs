@@ -9,7 +9,7 @@ use std::path::Path;
 
 /// Reads all of the input; fails only where a path cannot be read at all.
 pub(crate) fn read(input: &Input) -> Result<Manifests, Failure> {
-    let mut reader = Reader::new().default_namespace(&input.default_namespace);
+    let mut reader = Reader::new().default_namespace(&input.default_namespace).assume_namespaces();
     for path in &input.paths {
         let result =
             if path == Path::new("-") { reader.read_stdin() } else { reader.read_path(path) };

@@ -1,12 +1,15 @@
 //! Files, directories and texts into one cluster.
 
 use crate::convert::Converter;
-use crate::diagnostic::{Diagnostic, Location, Severity};
+use crate::diagnostic::{Diagnostic, Location, Severity, quoted};
 use crate::document::{self, Chunk};
 use crate::object::{Found, Object, ObjectReader};
 use crate::validate::CidrRules;
 use crate::workload::{Controllers, Workload};
-use netpol_core::{Cluster, NamespaceName, PodId};
+use netpol_core::{
+    Cluster, Direction, Labels, Match, NAMESPACE_NAME_LABEL, Namespace, NamespaceName,
+    NamespaceSelection, Peer, PodId, PodSelection,
+};
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
@@ -53,6 +56,7 @@ pub enum ReadError {
 pub struct Reader {
     default_namespace: NamespaceName,
     cidrs: CidrRules,
+    assume_namespaces: bool,
     files: Vec<(Arc<str>, String)>,
     diagnostics: Vec<Diagnostic>,
 }
@@ -70,6 +74,7 @@ impl Reader {
         Self {
             default_namespace: NamespaceName::from("default"),
             cidrs: CidrRules::Strict,
+            assume_namespaces: false,
             files: Vec::new(),
             diagnostics: Vec::new(),
         }
@@ -86,6 +91,14 @@ impl Reader {
     #[must_use]
     pub fn cidr_rules(mut self, cidrs: CidrRules) -> Self {
         self.cidrs = cidrs;
+        self
+    }
+
+    /// Takes a namespace that pods are in, but whose object was not read, to exist with no label but its name. That is
+    /// right for manifests, where nobody writes down every namespace; a watch must wait for the object instead (NP-26).
+    #[must_use]
+    pub fn assume_namespaces(mut self) -> Self {
+        self.assume_namespaces = true;
         self
     }
 
@@ -182,6 +195,9 @@ impl Reader {
             manifests.sources.insert(file, Source { text, lines: OnceCell::new() });
         }
         assembly.finish(&mut manifests);
+        if self.assume_namespaces {
+            manifests.assume_namespaces();
+        }
         manifests
     }
 }
@@ -268,6 +284,16 @@ fn manifests_below(
         }
     }
     Ok(())
+}
+
+/// Does the answer depend on labels of namespaces other than their names?
+fn selects_namespaces(peer: &Peer) -> bool {
+    match peer {
+        Peer::Pods(PodSelection { namespaces: NamespaceSelection::Matching(selector), .. }) => {
+            selector.requirements().iter().any(|r| r.key() != NAMESPACE_NAME_LABEL)
+        }
+        _ => false,
+    }
 }
 
 /// What is only known when everything has been read: who belongs to whom.
@@ -360,6 +386,41 @@ struct Source {
 }
 
 impl Manifests {
+    fn assume_namespaces(&mut self) {
+        let unknown: BTreeSet<NamespaceName> = self
+            .cluster
+            .pods()
+            .map(|pod| pod.id().namespace().clone())
+            .filter(|name| self.cluster.namespace(name).is_none())
+            .collect();
+        // Whether one is asked for is decided by its labels alone: without a selector there is nothing to say.
+        let asked = self.cluster.policies().any(|policy| {
+            let rules = Direction::ALL.into_iter().filter_map(|d| policy.rules(d)).flatten();
+            rules.map(|rule| &rule.matches.peers).any(|peers| match peers {
+                Match::Any => false,
+                Match::OneOf(peers) => peers.iter().any(selects_namespaces),
+            })
+        });
+        if asked && !unknown.is_empty() {
+            let shown: Vec<_> = unknown.iter().take(5).map(|n| quoted(n.as_str())).collect();
+            let more = match unknown.len().saturating_sub(shown.len()) {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            let message = format!(
+                "no Namespace object for {}{more}: taken to have no label but the name",
+                shown.join(", ")
+            );
+            let hint =
+                "read the Namespace objects too, so that namespaceSelectors see their labels";
+            let diagnostic = Diagnostic::warning("NP-26", message).with_hint(hint);
+            self.diagnostics.push(diagnostic);
+        }
+        for name in unknown {
+            self.cluster.insert_namespace(Namespace::new(name, Labels::new()));
+        }
+    }
+
     /// The cluster.
     #[must_use]
     pub fn cluster(&self) -> &Cluster {
