@@ -51,7 +51,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(failure) => {
-            eprintln!("netpol: {failure}");
+            eprintln!("netpol: {}", terminal::printable(&failure.to_string()));
             ExitCode::from(2)
         }
     }

@@ -63,12 +63,15 @@ fn questions(
     let v6 = [from, to].iter().any(|party| matches!(party, Party::Address(a) if a.is_ipv6()));
     let traffic = party::traffic(port, to, v6, manifests)?;
     let (sources, destinations) = (ends(from, manifests), ends(to, manifests));
+    let several = [&sources, &destinations].iter().any(|ends| {
+        ends.iter().any(|(pod, _)| ends.first().is_some_and(|(first, _)| first != pod))
+    });
     let mut questions = Vec::new();
     for (source, source_end) in &sources {
         for (destination, destination_end) in &destinations {
-            // Pods of one workload reach each other through policy; a pod reaches itself without (NP-73).
-            let itself = source.is_some() && source == destination;
-            if itself && sources.len() * destinations.len() > 1 {
+            // Pods of one workload reach each other through policy; a pod reaches itself without (NP-73), which says nothing
+            // about the workload.
+            if source.is_some() && source == destination && several {
                 continue;
             }
             let families = [family(source_end), family(destination_end)];

@@ -348,7 +348,10 @@ fn closest(
         .filter_map(|miss| {
             let matches = matches(&miss.origin, cluster)?;
             let who = match (remote, remote_end) {
-                (Some(pod), _) => format!("{} {}", pod.id(), words::labels(Some(pod))),
+                (Some(pod), End::Address(address)) => {
+                    format!("{} {} and the address {address}", pod.id(), words::labels(Some(pod)))
+                }
+                (Some(pod), End::Pod(_)) => format!("{} {}", pod.id(), words::labels(Some(pod))),
                 (None, end) => format!("{end} {}", words::labels(None)),
             };
             let peers = || format!("it is for {}, and {who}", words::peers(matches));
@@ -376,6 +379,16 @@ fn applying(question: &Question, decision: &Decision, cluster: &Cluster) -> Vec<
         add(
             "NP-74",
             "through a Service that leads back to the same pod some CNIs do apply policies",
+        );
+    }
+    let host_network = |pod: &Option<PodId>| {
+        pod.as_ref().and_then(|pod| cluster.pod(pod)).is_some_and(Pod::host_network)
+    };
+    if host_network(&question.from) || host_network(&question.to) {
+        add(
+            "NP-80",
+            "pods on the host network are treated as their node: no policy selects them, only an ipBlock can match their addresses; \
+             a CNI may treat them as other pods instead",
         );
     }
     for direction in Direction::ALL {

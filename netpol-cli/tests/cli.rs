@@ -1,0 +1,328 @@
+//! The command as a user runs it: what it prints, where, and how it ends.
+//!
+//! `SNAPSHOTS=overwrite cargo test -p netpol-cli` writes the expected output anew.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends where something is not as it must be"
+)]
+
+use serde_json::Value;
+use snapbox::{Data, assert_data_eq, file};
+use std::io::Write;
+use std::process::{Command, Output, Stdio};
+
+/// Runs `netpol` at the top of the repository, with `input` on standard input.
+fn netpol_with(arguments: &[&str], input: &str) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_netpol"))
+        .args(arguments)
+        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+fn netpol(arguments: &[&str]) -> Output {
+    netpol_with(arguments, "")
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+#[track_caller]
+fn answers(arguments: &[&str], code: i32, expected: Data) {
+    let output = netpol(arguments);
+    assert_eq!(output.status.code(), Some(code), "{}", stderr(&output));
+    assert_data_eq!(stdout(&output), expected);
+}
+
+/// No answer: the reason on standard error, nothing on standard output.
+#[track_caller]
+fn cannot_answer(output: &Output, why: &str) {
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(stdout(output), "");
+    assert!(stderr(output).contains(why), "{}", stderr(output));
+}
+
+#[test]
+fn list_in_each_form() {
+    answers(&["list", "examples/shop"], 0, file!["snapshots/list-shop.txt"]);
+    answers(&["list", "examples/book"], 0, file!["snapshots/list-book.txt"]);
+    answers(&["list", "examples/deny-all"], 0, file!["snapshots/list-deny-all.txt"]);
+    answers(&["list", "examples/dual-stack"], 0, file!["snapshots/list-dual-stack.txt"]);
+    answers(&["list", "-o", "json", "examples/book"], 0, file!["snapshots/list-book.json": Text]);
+    answers(&["list", "-o", "csv", "examples/book"], 0, file!["snapshots/list-book.csv"]);
+    answers(&["list", "-o", "md", "examples/book"], 0, file!["snapshots/list-book.md"]);
+}
+
+#[test]
+fn list_filters() {
+    answers(
+        &["list", "--to", "payments/checkout", "examples/shop"],
+        0,
+        file!["snapshots/list-to.txt"],
+    );
+    answers(&["list", "--from", "shop/api", "examples/shop"], 0, file!["snapshots/list-from.txt"]);
+    answers(
+        &["list", "--namespace", "payments", "-o", "csv", "examples/shop"],
+        0,
+        file!["snapshots/list-namespace.csv"],
+    );
+    answers(
+        &["list", "--from", "198.51.100.7", "examples/shop"],
+        0,
+        file!["snapshots/list-from-address.txt"],
+    );
+}
+
+#[test]
+fn json_is_a_contract() {
+    let output = netpol(&["list", "-o", "json", "examples/shop"]);
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let connections = answer.get("connections").and_then(Value::as_array).unwrap();
+    assert!(connections.len() > 30);
+    for connection in connections {
+        let (src, dst) = (&connection["src"], &connection["dst"]);
+        assert!(src.is_string() && dst.is_string() && src != dst, "{connection}");
+        let allow = connection.get("allow").and_then(Value::as_object).unwrap();
+        let keys: Vec<_> = allow.keys().map(String::as_str).collect();
+        assert_eq!(keys.len(), 4);
+        let other = allow.get("other").and_then(Value::as_bool).unwrap();
+        let mut ranges = 0;
+        for protocol in ["TCP", "UDP", "SCTP"] {
+            let mut after = 0;
+            for range in allow.get(protocol).and_then(Value::as_array).unwrap() {
+                let bound = |i: usize| range.get(i).and_then(Value::as_u64).unwrap();
+                assert!(
+                    after < bound(0) && bound(0) <= bound(1) && bound(1) <= 65535,
+                    "{connection}"
+                );
+                after = bound(1) + 1;
+                ranges += 1;
+            }
+        }
+        assert!(other || ranges > 0, "a pair with nothing allowed is left out: {connection}");
+    }
+}
+
+#[test]
+fn explain_says_why() {
+    let explain = |from, to, port, path, code, expected| {
+        answers(&["explain", "--from", from, "--to", to, "--port", port, path], code, expected);
+    };
+    let shop = "examples/shop";
+    explain("shop/web", "shop/api", "http", shop, 0, file!["snapshots/explain-allowed.txt"]);
+    explain(
+        "shop/web",
+        "shop/catalog-db",
+        "5432/TCP",
+        shop,
+        1,
+        file!["snapshots/explain-denied.txt"],
+    );
+    explain(
+        "monitoring/prometheus",
+        "shop/catalog-db",
+        "5432",
+        shop,
+        1,
+        file!["snapshots/explain-far-side.txt"],
+    );
+    explain("203.0.113.9", "shop/web", "http", shop, 0, file!["snapshots/explain-external.txt"]);
+    explain("shop/web", "shop/api", "ICMP", shop, 1, file!["snapshots/explain-icmp.txt"]);
+    explain(
+        "monitoring/node-exporter",
+        "shop/web",
+        "http",
+        shop,
+        1,
+        file!["snapshots/explain-host-network.txt"],
+    );
+    explain(
+        "visitors/client",
+        "quiet/web",
+        "80",
+        "examples/deny-all",
+        1,
+        file!["snapshots/explain-deny-all.txt"],
+    );
+    explain(
+        "bridge/client",
+        "bridge/ledger",
+        "5432",
+        "examples/dual-stack",
+        1,
+        file!["snapshots/explain-families.txt"],
+    );
+    explain(
+        "bridge/client",
+        "bridge/client",
+        "1",
+        "examples/dual-stack",
+        0,
+        file!["snapshots/explain-itself.txt"],
+    );
+    answers(
+        &[
+            "explain",
+            "--from",
+            "shop/web",
+            "--to",
+            "shop/catalog-db",
+            "--port",
+            "5432",
+            "-o",
+            "json",
+            shop,
+        ],
+        1,
+        file!["snapshots/explain-denied.json": Text],
+    );
+}
+
+#[test]
+fn check_points_at_the_line() {
+    answers(&["check", "examples/shop"], 0, file!["snapshots/check-shop.txt"]);
+    for example in ["bad-addresses", "bad-ports", "bad-selectors", "key-twice", "misspelt-field"] {
+        let path = format!("examples/defects/{example}.yaml");
+        let output = netpol(&["check", &path]);
+        assert_eq!(output.status.code(), Some(1), "{example}");
+        let expected = Data::read_from(
+            std::path::Path::new(&format!(
+                "{}/tests/snapshots/check-{example}.txt",
+                env!("CARGO_MANIFEST_DIR")
+            )),
+            None,
+        );
+        assert_data_eq!(stdout(&output), expected);
+    }
+    answers(
+        &["check", "examples/defects/workloads.yaml", "examples/defects/no-error-but.yaml"],
+        0,
+        file!["snapshots/check-no-error-but.txt"],
+    );
+    let output = netpol(&["check", "-o", "json", "examples/defects/bad-ports.yaml"]);
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let first = answer.pointer("/diagnostics/0").unwrap();
+    for key in ["severity", "code", "location", "object", "field", "message"] {
+        assert!(first.get(key).is_some(), "{key} in {first}");
+    }
+}
+
+#[test]
+fn text_that_cannot_be_parsed_is_no_answer() {
+    let broken = "a: [\n---\napiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: p}\n\
+                  spec: {podSelector: {}, ingress: [{from: [{ipBlock: {cidr: nowhere}}]}]}\n";
+    for command in [
+        &["list", "-"][..],
+        &["check", "-"],
+        &["explain", "--from", "a", "--to", "b", "--port", "1", "-"],
+    ] {
+        let output = netpol_with(command, broken);
+        cannot_answer(&output, "cannot read this document");
+        // The other document is read and reported all the same.
+        let text = stderr(&output);
+        assert!(text.contains("spec.ingress[0].from[0].ipBlock.cidr"), "{text}");
+    }
+    cannot_answer(&netpol(&["check", "examples/defects/template-left-over.yaml"]), "helm template");
+}
+
+#[test]
+fn errors_teach() {
+    let explain = |from, port| {
+        netpol(&["explain", "--from", from, "--to", "shop/api", "--port", port, "examples/shop"])
+    };
+    cannot_answer(&explain("shop/wbe", "80"), "did you mean `shop/web`?");
+    cannot_answer(&explain("web", "htpp"), "its named ports: http (8000/TCP)");
+    cannot_answer(&explain("web", "80/TPC"), "write a number and a protocol such as 80/TCP");
+    cannot_answer(&explain("web", "0"), "is no port");
+    cannot_answer(&explain("web", "proto/6"), "write PORT/TCP");
+    cannot_answer(&netpol(&["list", "no/such/folder"]), "cannot read `no/such/folder`");
+    cannot_answer(&netpol(&["list", "netpol-cli/src"]), "no *.yaml, *.yml or *.json file");
+    cannot_answer(
+        &netpol_with(&["list", "-"], "kind: Service\napiVersion: v1\n"),
+        "skipped: 1 Service",
+    );
+    cannot_answer(
+        &netpol(&["list", "--from", "monitoring/node-exporter", "examples/shop"]),
+        "host network",
+    );
+    cannot_answer(&netpol(&["lsit"]), "unrecognized subcommand");
+}
+
+#[test]
+fn a_name_may_stand_for_one_thing_only() {
+    let pod = |ns: &str| {
+        format!("---\napiVersion: v1\nkind: Pod\nmetadata: {{name: web, namespace: {ns}}}\n")
+    };
+    let two = pod("a") + &pod("b");
+    let ask = |from: &str| {
+        netpol_with(&["explain", "--from", from, "--to", "10.0.0.1", "--port", "1", "-"], &two)
+    };
+    cannot_answer(&ask("web"), "`web` may mean a/web[Pod] or b/web[Pod]");
+    assert_eq!(ask("a/web").status.code(), Some(0));
+    assert_eq!(ask("b/web[Pod]").status.code(), Some(0));
+}
+
+#[test]
+fn standard_input_and_several_paths() {
+    let pods =
+        "apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: Pod, metadata: {name: a}}\n";
+    let output =
+        netpol_with(&["list", "-", "examples/book", "--default-namespace", "elsewhere"], pods);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(stdout(&output).contains("elsewhere/a[Pod]"), "{}", stdout(&output));
+}
+
+#[test]
+fn completions_and_manual() {
+    for shell in ["bash", "zsh", "fish"] {
+        let output = netpol(&["completions", shell]);
+        assert_eq!(output.status.code(), Some(0));
+        assert!(stdout(&output).contains("explain"), "{shell}");
+    }
+    let manual = stdout(&netpol(&["man"]));
+    for word in ["list", "explain", "check", "SYNOPSIS", "default\\-namespace"] {
+        assert!(manual.contains(word), "{word}");
+    }
+    let help = stdout(&netpol(&["explain", "--help"]));
+    assert!(help.contains("Examples:"), "{help}");
+}
+
+#[test]
+fn hostile_names_reach_no_terminal() {
+    let pod =
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: \"a\\e[2Jb\", labels: {k: \"\\e]0;x\\a\"}}\n";
+    let policy = "---\napiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: \"p\\e[1m\"}\nspec: {ingress: [{from: [{podSelector: {matchLabels: {a: \"\\e[3m\"}}}]}]}\n";
+    let text = format!("{pod}{policy}");
+    for command in [
+        &["list", "-"][..],
+        &["check", "-"],
+        &["explain", "--from", "10.0.0.1", "--to", "default/a\u{1b}[2Jb", "--port", "1", "-"],
+    ] {
+        let output = netpol_with(command, &text);
+        for stream in [&output.stdout, &output.stderr] {
+            assert!(!stream.contains(&0x1b), "{command:?}: {}", String::from_utf8_lossy(stream));
+        }
+    }
+}
+
+#[test]
+fn a_large_answer_stays_readable() {
+    let manifests = netpol_testkit::scale::manifests(2_000, 200);
+    let output = netpol_with(&["list", "-"], &manifests);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let lines = stdout(&output).lines().count();
+    assert!((100..=2000).contains(&lines), "{lines} lines");
+    let one = netpol_with(&["list", "--namespace", "team-3", "-"], &manifests);
+    assert!(stdout(&one).lines().count() < lines, "a filter narrows");
+}
