@@ -1,11 +1,7 @@
 //! The command as a user runs it: what it prints, where, and how it ends.
 //!
 //! `SNAPSHOTS=overwrite cargo test -p netpol-cli` writes the expected output anew.
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test ends where something is not as it must be"
-)]
+#![expect(clippy::unwrap_used, reason = "a test ends where something is not as it must be")]
 
 use serde_json::Value;
 use snapbox::{Data, assert_data_eq, file};
