@@ -484,6 +484,8 @@ fn labels_diagnostics(metadata: &ObjectMeta, object: &str) -> Vec<Diagnostic> {
 pub(crate) fn defect_diagnostic(defect: &Defect) -> Diagnostic {
     Diagnostic::new(defect.severity(), defect.code(), defect.message())
         .in_field(defect.field())
+        .with_key(defect.key())
+        .because(defect.reason())
         .with_hint_if(defect.hint().map(str::to_owned))
 }
 

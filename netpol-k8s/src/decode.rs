@@ -102,6 +102,8 @@ pub(crate) enum Issue {
     Unknown { path: Vec<Segment>, span: Span, fields: &'static [&'static str] },
     /// A key that is written again further on (VAL-27).
     Duplicate { path: Vec<Segment>, span: Span },
+    /// A whole number with a leading zero, which YAML 1.1 may read as octal.
+    LeadingZero { path: Vec<Segment>, span: Span, text: String, value: i64 },
 }
 
 /// Decodes an object, and lists what is odd in it. `apiVersion` and `kind` are not looked at: the caller has.
@@ -117,7 +119,7 @@ pub(crate) fn decode<T: DeserializeOwned>(node: &Node<'_>) -> Result<(T, Vec<Iss
 
 /// The way to a value; it lives on the stack.
 struct Path<'p> {
-    parent: Option<&'p Path<'p>>,
+    parent: Option<&'p Self>,
     step: Step<'p>,
 }
 
@@ -136,14 +138,17 @@ impl From<Step<'_>> for Segment {
     }
 }
 
-fn segments(mut path: Option<&Path<'_>>, last: &str) -> Vec<Segment> {
-    let mut segments = vec![Segment::Field(last.to_owned())];
-    while let Some(step) = path {
-        segments.push(step.step.into());
-        path = step.parent;
+impl Path<'_> {
+    fn segments(&self) -> Vec<Segment> {
+        let mut segments = vec![self.step.into()];
+        let mut parent = self.parent;
+        while let Some(path) = parent {
+            segments.push(path.step.into());
+            parent = path.parent;
+        }
+        segments.reverse();
+        segments
     }
-    segments.reverse();
-    segments
 }
 
 #[derive(Clone, Copy)]
@@ -169,20 +174,17 @@ impl Decoder<'_, '_> {
         }
     }
 
-    /// The number, unless it is one that people and Kubernetes read differently.
-    fn unambiguous(&self, plain: Plain, text: &str) -> Result<Plain, DecodeError> {
+    /// Notes a number that people and Kubernetes read differently.
+    fn note_leading_zero(&self, plain: Plain, text: &str) {
         let digits = text.strip_prefix(['-', '+']).unwrap_or(text).as_bytes();
-        if let Plain::Int(n) = plain
+        if let Plain::Int(value) = plain
             && matches!(digits, [b'0', b'0'..=b'9' | b'_', ..])
+            && let Some(path) = self.path
         {
-            let decimal = text.trim_start_matches(['0', '+', '-', '_']);
-            let error = DecodeError::new(format!(
-                "{} has a leading zero: Kubernetes reads it as {n}",
-                quoted(text)
-            ));
-            return Err(error.hint(format!("write `{n}` or `{decimal}`")));
+            let (path, text) = (path.segments(), text.to_owned());
+            let issue = Issue::LeadingZero { path, span: self.node.span, text, value };
+            self.issues.borrow_mut().push(issue);
         }
-        Ok(plain)
     }
 
     fn integer(&self, range: std::ops::RangeInclusive<i64>) -> Result<i64, DecodeError> {
@@ -191,8 +193,9 @@ impl Decoder<'_, '_> {
         match &self.node.value {
             Value::Null => Ok(0),
             Value::Plain(plain @ (Plain::Int(_) | Plain::UInt(_)), text) => {
-                match self.unambiguous(*plain, text)? {
-                    Plain::Int(n) if range.contains(&n) => Ok(n),
+                self.note_leading_zero(*plain, text);
+                match plain {
+                    Plain::Int(n) if range.contains(n) => Ok(*n),
                     _ => Err(out_of_range(text)),
                 }
             }
@@ -248,12 +251,15 @@ impl<'de> Deserializer<'de> for Decoder<'_, '_> {
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
         match &self.node.value {
             Value::Null => visitor.visit_unit(),
-            Value::Plain(plain, text) => match self.unambiguous(*plain, text)? {
-                Plain::Bool(b) => visitor.visit_bool(b),
-                Plain::Int(n) => visitor.visit_i64(n),
-                Plain::UInt(n) => visitor.visit_u64(n),
-                Plain::Float(n) => visitor.visit_f64(n),
-            },
+            Value::Plain(plain, text) => {
+                self.note_leading_zero(*plain, text);
+                match *plain {
+                    Plain::Bool(b) => visitor.visit_bool(b),
+                    Plain::Int(n) => visitor.visit_i64(n),
+                    Plain::UInt(n) => visitor.visit_u64(n),
+                    Plain::Float(n) => visitor.visit_f64(n),
+                }
+            }
             Value::String(text) => visitor.visit_str(text),
             Value::Sequence(_) => self.list(visitor),
             Value::Mapping(_) => self.object(None, visitor),
@@ -437,8 +443,9 @@ impl<'de> MapAccess<'de> for Fields<'_, '_> {
         seed: K,
     ) -> Result<Option<K::Value>, DecodeError> {
         for entry in self.entries.by_ref() {
+            let path = Path { parent: self.of.path, step: Step::Field(&entry.key) };
             let issue = |make: &dyn Fn(Vec<Segment>) -> Issue| {
-                self.of.issues.borrow_mut().push(make(segments(self.of.path, &entry.key)));
+                self.of.issues.borrow_mut().push(make(path.segments()));
             };
             if entry.shadowed {
                 issue(&|path| Issue::Duplicate { path, span: entry.key_span });
@@ -495,6 +502,9 @@ mod tests {
                     Issue::Duplicate { path, span } => {
                         format!("{}: duplicate {}", span.line, PathDisplay(path))
                     }
+                    Issue::LeadingZero { path, span, value, .. } => {
+                        format!("{}: {} means {value}", span.line, PathDisplay(path))
+                    }
                 };
                 issues.iter().map(show).collect::<Vec<_>>().join(", ")
             }
@@ -532,10 +542,7 @@ mod tests {
             "ingress: [{ports: [{port: 2147483648}]}]",
             "2: spec.ingress[0].ports[0].port: `2147483648` is out of range",
         );
-        policy(
-            "ingress: [{ports: [{port: 0120}]}]",
-            "2: spec.ingress[0].ports[0].port: `0120` has a leading zero: Kubernetes reads it as 80",
-        );
+        policy("ingress: [{ports: [{port: 0120}]}]", "2: spec.ingress[0].ports[0].port means 80");
         policy(
             "podSelecter: {}\n  podSelector: {}\n  podSelector: {}",
             "2: unknown spec.podSelecter, 3: duplicate spec.podSelector",
@@ -565,7 +572,7 @@ mod tests {
         check::<Pod>(text, "");
         check::<Pod>(
             "metadata: {creationTimestamp: yesterday}",
-            "1: metadata.creationTimestamp: failed to parse year in date \"yesterday\": failed to parse \"yest\" as year (a four digit integer): invalid digit, expected 0-9 but got y",
+            "1: metadata.creationTimestamp: failed to parse four digit integer as year: invalid digit, expected 0-9 but got y",
         );
         let documents = crate::yaml::parse("ports: [{port: 1}, {port: a}]", 1).unwrap();
         let (rule, _) =

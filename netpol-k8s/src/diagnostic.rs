@@ -3,6 +3,7 @@
 //! A diagnostic never stops anything: the object beside it is still read, and the broken part of an object fails
 //! closed (NP-97). Messages are lower case, one sentence, with the user's own text in backticks.
 
+use crate::validate::Reason;
 use serde::Serialize;
 use std::fmt;
 use std::sync::Arc;
@@ -67,10 +68,15 @@ pub struct Diagnostic {
     object: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     field: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<Reason>,
     message: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     hint: Option<String>,
     unreadable: bool,
+    // One entry of the map that `field` names, to find its place in the text.
+    #[serde(skip)]
+    key: Option<String>,
 }
 
 impl Diagnostic {
@@ -81,9 +87,11 @@ impl Diagnostic {
             location: None,
             object: None,
             field: None,
+            reason: None,
             message: message.into(),
             hint: None,
             unreadable: false,
+            key: None,
         }
     }
 
@@ -113,6 +121,20 @@ impl Diagnostic {
     pub(crate) fn in_field(mut self, field: impl Into<String>) -> Self {
         self.field = Some(field.into()).filter(|field| !field.is_empty());
         self
+    }
+
+    pub(crate) fn because(mut self, reason: Reason) -> Self {
+        self.reason = Some(reason);
+        self
+    }
+
+    pub(crate) fn with_key(mut self, key: Option<&str>) -> Self {
+        self.key = key.map(str::to_owned);
+        self
+    }
+
+    pub(crate) fn key(&self) -> Option<&str> {
+        self.key.as_deref()
     }
 
     pub(crate) fn with_hint(mut self, hint: impl Into<String>) -> Self {
@@ -154,6 +176,12 @@ impl Diagnostic {
     #[must_use]
     pub fn field(&self) -> Option<&str> {
         self.field.as_deref()
+    }
+
+    /// The reason that kube-apiserver gives for refusing the field, if it would be the server's validation that refuses it.
+    #[must_use]
+    pub fn reason(&self) -> Option<Reason> {
+        self.reason
     }
 
     /// What is wrong.

@@ -3,10 +3,10 @@
 use crate::convert::Converter;
 use crate::diagnostic::{Diagnostic, Location, Severity};
 use crate::document::{self, Chunk};
-use crate::object::{Found, Object, ObjectReader};
+use crate::object::{Found, Object, ObjectReader, Owner};
 use crate::validate::CidrRules;
 use crate::workload::{Controllers, Workload};
-use netpol_core::{Cluster, NamespaceName, PodId};
+use netpol_core::{Cluster, NamespaceName, PodId, PolicyId};
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
@@ -89,12 +89,16 @@ impl Reader {
         self
     }
 
-    /// Reads a file, or every manifest in a directory and those below it, in the order of their names.
+    /// Reads a file, or every manifest in a directory and those below it, in the order of their names; `-` is standard
+    /// input.
     ///
     /// # Errors
     ///
     /// The path cannot be read, or is a directory without manifests.
     pub fn read_path(&mut self, path: &Path) -> Result<(), ReadError> {
+        if path == Path::new("-") {
+            return self.read_stdin();
+        }
         let failed = |source| ReadError::Io { path: path.to_owned(), source };
         if !fs::metadata(path).map_err(failed)?.is_dir() {
             let bytes = fs::read(path).map_err(failed)?;
@@ -159,6 +163,7 @@ impl Reader {
             cluster: Cluster::new(),
             workloads: BTreeMap::new(),
             diagnostics: self.diagnostics,
+            remarks: BTreeMap::new(),
             skipped: BTreeMap::new(),
             places: BTreeMap::new(),
             sources: BTreeMap::new(),
@@ -274,8 +279,8 @@ fn manifests_below(
 #[derive(Default)]
 struct Assembly {
     controllers: Controllers,
-    owned_pods: Vec<(PodId, crate::object::Owner)>,
-    templates: BTreeMap<Workload, (Option<crate::object::Owner>, netpol_core::Pod)>,
+    owners: BTreeMap<PodId, Owner>,
+    templates: BTreeMap<Workload, (Option<Owner>, netpol_core::Pod)>,
 }
 
 impl Assembly {
@@ -284,7 +289,7 @@ impl Assembly {
             Object::Pod { pod, .. } => format!("Pod {}", pod.id()),
             Object::Namespace(namespace) => format!("Namespace {}", namespace.name()),
             Object::Node(node) => format!("Node {}", node.name()),
-            Object::Policy(policy) => policy.id().to_string(),
+            Object::Policy { policy, .. } => policy.id().to_string(),
             Object::Workload { namespace, name, kind, .. } => format!("{kind} {namespace}/{name}"),
         };
         if let Some(before) = manifests.places.insert(name.clone(), location.clone()) {
@@ -299,9 +304,11 @@ impl Assembly {
         }
         match object {
             Object::Pod { pod, owner } => {
-                // An earlier one of the same name may have had an owner.
-                self.owned_pods.retain(|(id, _)| id != pod.id() || owner.is_none());
-                self.owned_pods.extend(owner.map(|owner| (pod.id().clone(), owner)));
+                // An earlier one of the same name may have had another owner, or this one may have none.
+                match owner {
+                    Some(owner) => self.owners.insert(pod.id().clone(), owner),
+                    None => self.owners.remove(pod.id()),
+                };
                 manifests.cluster.insert_pod(*pod);
             }
             Object::Namespace(namespace) => {
@@ -310,7 +317,9 @@ impl Assembly {
             Object::Node(node) => {
                 manifests.cluster.insert_node(node);
             }
-            Object::Policy(policy) => {
+            Object::Policy { policy, remarks } => {
+                // Those of an earlier policy of the same name are about what does not count.
+                manifests.remarks.insert(policy.id().clone(), remarks);
                 manifests.cluster.insert_policy(*policy);
             }
             Object::Workload { namespace, name, kind, owner, pod } => {
@@ -323,7 +332,7 @@ impl Assembly {
 
     fn finish(self, manifests: &mut Manifests) {
         let mut with_pods = BTreeSet::new();
-        for (id, owner) in &self.owned_pods {
+        for (id, owner) in &self.owners {
             let pod = manifests.cluster.pod(id);
             let workload = self.controllers.top(id.namespace(), owner, pod);
             with_pods.insert(workload.clone());
@@ -347,6 +356,7 @@ pub struct Manifests {
     cluster: Cluster,
     workloads: BTreeMap<PodId, Workload>,
     diagnostics: Vec<Diagnostic>,
+    remarks: BTreeMap<PolicyId, Vec<Diagnostic>>,
     skipped: BTreeMap<String, usize>,
     places: BTreeMap<String, Location>,
     sources: BTreeMap<Arc<str>, Source>,
@@ -376,6 +386,11 @@ impl Manifests {
     #[must_use]
     pub fn diagnostics(&self) -> &[Diagnostic] {
         &self.diagnostics
+    }
+
+    /// What a policy says against itself.
+    pub(crate) fn remarks(&self, policy: &PolicyId) -> &[Diagnostic] {
+        self.remarks.get(policy).map_or(&[], Vec::as_slice)
     }
 
     /// Is there an error among them?
