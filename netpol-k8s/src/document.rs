@@ -74,6 +74,7 @@ pub(crate) fn parse<'a>(
             (Err(error), _) => (error.message, error.span),
         },
     };
+    let span = inside(chunk, span);
     let location =
         Location { file: Arc::clone(file), line: span.line, column: span.column, length: span.len };
     diagnostics.push(
@@ -82,6 +83,17 @@ pub(crate) fn parse<'a>(
             .with_hint_if(syntax_hint(chunk, span).map(str::to_owned)),
     );
     documents
+}
+
+/// What is missing at the end of a text is shown at the end of its last line.
+fn inside(chunk: Chunk<'_>, span: Span) -> Span {
+    let lines = u32::try_from(chunk.text.lines().count()).unwrap_or(u32::MAX);
+    let last = chunk.line.saturating_add(lines.saturating_sub(1));
+    if span.line <= last {
+        return span;
+    }
+    let characters = chunk.text.lines().last().map_or(0, |line| line.chars().count());
+    Span { line: last, column: u32::try_from(characters).unwrap_or(u32::MAX).max(1), len: 1 }
 }
 
 fn parse_json(text: &str, line: u32) -> (Vec<Node<'_>>, Option<JsonError>) {

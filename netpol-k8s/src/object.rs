@@ -3,12 +3,17 @@
 use crate::convert::{Converter, defect_diagnostic};
 use crate::decode::{Issue, decode};
 use crate::diagnostic::{Diagnostic, Location, Severity, quoted};
+use crate::lint;
 use crate::recover::{self, Finding};
 use crate::tree::{Node, PathDisplay, Segment, Span, Value};
 use crate::validate::{CidrRules, validate};
-use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
-use k8s_openapi::api::batch::v1::{CronJob, CronJobSpec, Job};
+use k8s_openapi::api::apps::v1::{
+    DaemonSet, DaemonSetSpec, Deployment, DeploymentSpec, ReplicaSet, ReplicaSetSpec, StatefulSet,
+    StatefulSetSpec,
+};
+use k8s_openapi::api::batch::v1::{CronJob, CronJobSpec, Job, JobSpec};
 use k8s_openapi::api::core::v1 as api;
+use k8s_openapi::api::networking::v1::NetworkPolicySpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use netpol_core::{
     Direction, Namespace, NamespaceName, Node as ClusterNode, Pod, Policy, SourcePosition,
@@ -17,8 +22,8 @@ use serde::de::DeserializeOwned;
 use std::borrow::Cow;
 use std::sync::Arc;
 
-/// So many fields of one object that nobody reads here may be of the wrong type.
-const MOST_REPAIRS: usize = 100;
+/// So many defects of each sort are listed for one object.
+const MOST_DIAGNOSTICS: usize = 500;
 
 /// An object that was read.
 pub(crate) enum Object {
@@ -28,7 +33,11 @@ pub(crate) enum Object {
     },
     Namespace(Namespace),
     Node(ClusterNode),
-    Policy(Box<Policy>),
+    /// With what it says against itself, for the lints.
+    Policy {
+        policy: Box<Policy>,
+        remarks: Vec<Diagnostic>,
+    },
     /// With the pod that stands for its replicas.
     Workload {
         namespace: NamespaceName,
@@ -92,43 +101,51 @@ impl ObjectReader {
             return self.list(items, (!of.is_empty()).then_some((version, of)), list_path);
         }
         match (group, version, kind) {
-            ("networking.k8s.io", "networking.k8s.io/v1", "NetworkPolicy") => self.policy(node),
+            ("networking.k8s.io", "networking.k8s.io/v1", "NetworkPolicy") => {
+                self.policy(node, true);
+            }
             ("", "", "NetworkPolicy") => {
                 let message = "`apiVersion` is missing; read as `networking.k8s.io/v1`";
                 self.report(Diagnostic::warning("VAL-27", message), node.span, "NetworkPolicy");
-                self.policy(node);
+                self.policy(node, true);
+            }
+            // A policy under a name that is not quite right must not be taken for nothing.
+            ("networking.k8s.io" | "extensions" | "", ..) if is_nearly_policy(kind) => {
+                self.misnamed_policy(node, version, kind);
             }
             ("", _, "Pod") => self.pod(node),
             ("", _, "Namespace") => self.namespace(node),
             ("", _, "Node") => self.node(node),
             ("", _, "ReplicationController") => {
                 self.workload(node, "ReplicationController", |o: &api::ReplicationController| {
-                    let template = o.spec.as_ref().and_then(|s| s.template.as_ref());
+                    let spec = some::<api::ReplicationControllerSpec>(&o.spec);
+                    let template = spec.and_then(|s| some(&s.template));
                     (&o.metadata, template)
                 });
             }
             ("apps" | "extensions", _, "Deployment") => {
                 self.workload(node, "Deployment", |o: &Deployment| {
-                    (&o.metadata, o.spec.as_ref().map(|s| &s.template))
+                    (&o.metadata, some::<DeploymentSpec>(&o.spec).map(|s| &s.template))
                 });
             }
             ("apps" | "extensions", _, "StatefulSet") => {
                 self.workload(node, "StatefulSet", |o: &StatefulSet| {
-                    (&o.metadata, o.spec.as_ref().map(|s| &s.template))
+                    (&o.metadata, some::<StatefulSetSpec>(&o.spec).map(|s| &s.template))
                 });
             }
             ("apps" | "extensions", _, "DaemonSet") => {
                 self.workload(node, "DaemonSet", |o: &DaemonSet| {
-                    (&o.metadata, o.spec.as_ref().map(|s| &s.template))
+                    (&o.metadata, some::<DaemonSetSpec>(&o.spec).map(|s| &s.template))
                 });
             }
             ("apps" | "extensions", _, "ReplicaSet") => {
                 self.workload(node, "ReplicaSet", |o: &ReplicaSet| {
-                    (&o.metadata, o.spec.as_ref().and_then(|s| s.template.as_ref()))
+                    let template = some::<ReplicaSetSpec>(&o.spec).and_then(|s| some(&s.template));
+                    (&o.metadata, template)
                 });
             }
             ("batch", _, "Job") => self.workload(node, "Job", |o: &Job| {
-                (&o.metadata, o.spec.as_ref().map(|s| &s.template))
+                (&o.metadata, some::<JobSpec>(&o.spec).map(|s| &s.template))
             }),
             ("batch", _, "CronJob") => self.workload(node, "CronJob", |o: &CronJob| {
                 let template = some::<CronJobSpec>(&o.spec).map(|s| &s.job_template);
@@ -192,34 +209,85 @@ impl ObjectReader {
         self.found.skipped.push(kind.to_owned());
     }
 
-    fn policy(&mut self, node: &Node<'_>) {
-        let recovered = recover::network_policy(node);
+    /// No server knows a policy by this kind and version. Whom it selects is isolated; what its rules mean is anybody's
+    /// guess.
+    fn misnamed_policy(&mut self, node: &Node<'_>, version: &str, kind: &str) {
         let object = self.name_of(node, "NetworkPolicy");
-        for finding in recovered.findings {
-            let code = if finding.fatal { "VAL-01" } else { "VAL-28" };
-            self.finding(finding, Severity::Error, code, &object);
+        if kind != "NetworkPolicy" {
+            let message = format!("there is no kind {}", quoted(kind));
+            let defect = Diagnostic::error("NP-01", message).in_field("kind");
+            let defect = defect.with_hint("did you mean `NetworkPolicy`?");
+            self.report(defect, node.locate("kind", None), &object);
         }
-        for issue in recovered.issues {
-            self.issue(issue, Severity::Error, &object);
+        if version != "networking.k8s.io/v1" {
+            let message = format!("there is no NetworkPolicy in {}", quoted(version));
+            let defect = Diagnostic::error("NP-01", message).in_field("apiVersion");
+            let defect = defect.with_hint("write `apiVersion: networking.k8s.io/v1`");
+            self.report(defect, node.locate("apiVersion", None), &object);
         }
-        let Some(policy) = recovered.policy else { return };
-        for defect in validate(&policy, self.cidrs) {
-            if recovered.replaced.iter().any(|part| is_within(defect.field(), part)) {
-                continue;
-            }
-            let span = node.locate(defect.field(), defect.key());
-            self.report(defect_diagnostic(&defect), span, &object);
+        self.policy(node, false);
+    }
+
+    fn policy(&mut self, node: &Node<'_>, served: bool) {
+        let mut recovered = recover::network_policy(node);
+        if !served {
+            let spec = some::<NetworkPolicySpec>(&recovered.policy.spec).cloned();
+            let both = ["Ingress", "Egress"].map(str::to_owned).to_vec();
+            let closed = NetworkPolicySpec {
+                ingress: None,
+                egress: None,
+                policy_types: Some(both),
+                ..spec.unwrap_or_default()
+            };
+            recovered.policy.spec = Some(closed);
         }
+        let object = self.name_of(node, "NetworkPolicy");
         let file = Arc::clone(&self.file);
+        // Looked up once: a policy may have very many rules.
+        let spec = node.field("spec");
+        let lists = ["ingress", "egress"].map(|key| spec.and_then(|spec| spec.field(key)));
         let position = |rule: Option<(Direction, usize)>| {
             let span = match rule {
-                Some((direction, i)) => node.locate(&format!("spec.{direction}[{i}]"), None),
+                Some((direction, i)) => {
+                    let [ingress, egress] = lists;
+                    let list = if direction == Direction::Ingress { ingress } else { egress };
+                    list.and_then(|list| list.item(i)).or(list).or(spec).unwrap_or(node).span
+                }
                 None => node.locate("metadata.name", None),
             };
             Some(SourcePosition { file: Arc::clone(&file), line: span.line, column: span.column })
         };
+        let policy = std::mem::take(&mut recovered.policy);
         let converted = self.converter.policy(&policy, &position);
-        self.add(node, Object::Policy(Box::new(converted)));
+
+        let defects: Vec<_> = validate(&policy, self.cidrs)
+            .into_iter()
+            .filter(|defect| !recovered.is_replaced(defect.field()))
+            .collect();
+        let all = recovered.findings.len() + recovered.issues.len() + defects.len();
+        for finding in recovered.findings.into_iter().take(MOST_DIAGNOSTICS) {
+            self.finding(finding, Severity::Error, "VAL-28", &object);
+        }
+        for issue in recovered.issues.into_iter().take(MOST_DIAGNOSTICS) {
+            self.issue(issue, Severity::Error, &object);
+        }
+        for defect in defects.iter().take(MOST_DIAGNOSTICS) {
+            let span = node.locate(defect.field(), defect.key());
+            self.report(defect_diagnostic(defect), span, &object);
+        }
+        if all > MOST_DIAGNOSTICS {
+            let message = format!("has {all} defects; not all of them are listed");
+            self.report(Diagnostic::error("VAL-28", message), node.span, &object);
+        }
+        let remarks = lint::policy_remarks(&policy)
+            .into_iter()
+            .take(MOST_DIAGNOSTICS)
+            .map(|remark| {
+                let span = node.locate(remark.field().unwrap_or_default(), None);
+                remark.at(self.location(span)).about(&object)
+            })
+            .collect();
+        self.add(node, Object::Policy { policy: Box::new(converted), remarks });
     }
 
     fn pod(&mut self, node: &Node<'_>) {
@@ -275,25 +343,27 @@ impl ObjectReader {
     fn decode<T: DeserializeOwned>(&mut self, node: &Node<'_>, kind: &str) -> Option<T> {
         let mut tree = Cow::Borrowed(node);
         let object = self.name_of(node, kind);
-        for _ in 0..MOST_REPAIRS {
+        let mut repairs_left = None;
+        loop {
             match decode::<T>(&tree) {
                 Ok((decoded, issues)) => {
-                    for issue in issues {
+                    for issue in issues.into_iter().take(MOST_DIAGNOSTICS) {
                         self.issue(issue, Severity::Warning, &object);
                     }
                     return Some(decoded);
                 }
                 Err(error) => {
                     let (finding, path) = Finding::new(error, node.span);
-                    if matters(&path) || !leave_out(tree.to_mut(), &path) {
+                    let left = repairs_left.get_or_insert_with(|| recover::repairs_for(node));
+                    if *left == 0 || matters(&path) || !leave_out(tree.to_mut(), &path) {
                         self.finding(finding, Severity::Error, "VAL-28", &object);
                         return None;
                     }
+                    *left -= 1;
                     self.finding(finding, Severity::Warning, "VAL-28", &object);
                 }
             }
         }
-        None
     }
 
     fn name_of(&self, node: &Node<'_>, kind: &str) -> String {
@@ -315,7 +385,7 @@ impl ObjectReader {
 
     /// Diagnostics of a conversion, which does not know places.
     fn keep(&mut self, node: &Node<'_>, diagnostics: Vec<Diagnostic>) {
-        for diagnostic in diagnostics {
+        for diagnostic in diagnostics.into_iter().take(MOST_DIAGNOSTICS) {
             let span = node.locate(diagnostic.field().unwrap_or_default(), diagnostic.key());
             let location = self.location(span);
             self.found.diagnostics.push(diagnostic.at(location));
@@ -340,7 +410,7 @@ impl ObjectReader {
                 // Old servers stored a status, which said nothing about traffic (NP-01).
                 let status = path.len() == 1 && key == "status";
                 let severity = if status { Severity::Warning } else { severity };
-                let hint = similar(key, fields).map(|field| format!("did you mean `{field}`?"));
+                let hint = field_hint(&path, key, fields);
                 let message = format!("there is no field {}", quoted(key));
                 let diagnostic = Diagnostic::new(severity, "VAL-27", message);
                 let diagnostic = diagnostic.in_field(PathDisplay(&path).to_string());
@@ -379,9 +449,10 @@ impl ObjectReader {
     }
 }
 
-/// Is `field` the part, or something in it?
-fn is_within(field: &str, part: &str) -> bool {
-    field.strip_prefix(part).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+fn is_nearly_policy(kind: &str) -> bool {
+    kind.starts_with(['N', 'n'])
+        && kind.len() < 20
+        && strsim::osa_distance(&kind.to_ascii_lowercase(), "networkpolicy") <= 3
 }
 
 /// Does anything here depend on the field?
@@ -431,8 +502,29 @@ fn leave_out(tree: &mut Node<'_>, path: &[Segment]) -> bool {
     known
 }
 
+fn field_hint(path: &[Segment], key: &str, fields: &'static [&'static str]) -> Option<String> {
+    let has = |field: &str| fields.contains(&field);
+    match key {
+        "to" if has("from") => Some("an ingress rule says `from`".to_owned()),
+        "from" if has("to") => Some("an egress rule says `to`".to_owned()),
+        "from" | "to" | "ports" if has("policyTypes") => {
+            Some(format!("`{key}` belongs into an entry of `ingress` or `egress`"))
+        }
+        "cidr" | "except" if has("ipBlock") => Some(format!("`{key}` belongs into an `ipBlock`")),
+        "name" if has("endPort") => Some("the name of a port is the value of `port`".to_owned()),
+        _ => similar(key, fields).map(|field| format!("did you mean `{field}`?")).or_else(|| {
+            let selector = has("matchLabels") && path.len() > 1;
+            selector.then(|| "labels belong into `matchLabels`".to_owned())
+        }),
+    }
+}
+
 /// The field that a misspelt one was probably meant to be.
 fn similar(key: &str, fields: &'static [&'static str]) -> Option<&'static str> {
+    // A key that is much longer than any known one is no misspelling, and the comparison is not linear.
+    if key.len() > 64 {
+        return None;
+    }
     let lower = key.to_ascii_lowercase();
     fields
         .iter()

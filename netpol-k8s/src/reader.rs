@@ -3,12 +3,12 @@
 use crate::convert::Converter;
 use crate::diagnostic::{Diagnostic, Location, Severity, quoted};
 use crate::document::{self, Chunk};
-use crate::object::{Found, Object, ObjectReader};
+use crate::object::{Found, Object, ObjectReader, Owner};
 use crate::validate::CidrRules;
 use crate::workload::{Controllers, Workload};
 use netpol_core::{
     Cluster, Direction, Labels, Match, NAMESPACE_NAME_LABEL, Namespace, NamespaceName,
-    NamespaceSelection, Peer, PodId, PodSelection,
+    NamespaceSelection, Peer, PodId, PodSelection, PolicyId,
 };
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -102,12 +102,16 @@ impl Reader {
         self
     }
 
-    /// Reads a file, or every manifest in a directory and those below it, in the order of their names.
+    /// Reads a file, or every manifest in a directory and those below it, in the order of their names; `-` is standard
+    /// input.
     ///
     /// # Errors
     ///
     /// The path cannot be read, or is a directory without manifests.
     pub fn read_path(&mut self, path: &Path) -> Result<(), ReadError> {
+        if path == Path::new("-") {
+            return self.read_stdin();
+        }
         let failed = |source| ReadError::Io { path: path.to_owned(), source };
         if !fs::metadata(path).map_err(failed)?.is_dir() {
             let bytes = fs::read(path).map_err(failed)?;
@@ -172,6 +176,7 @@ impl Reader {
             cluster: Cluster::new(),
             workloads: BTreeMap::new(),
             diagnostics: self.diagnostics,
+            remarks: BTreeMap::new(),
             skipped: BTreeMap::new(),
             places: BTreeMap::new(),
             sources: BTreeMap::new(),
@@ -300,8 +305,8 @@ fn selects_namespaces(peer: &Peer) -> bool {
 #[derive(Default)]
 struct Assembly {
     controllers: Controllers,
-    owned_pods: Vec<(PodId, crate::object::Owner)>,
-    templates: BTreeMap<Workload, (Option<crate::object::Owner>, netpol_core::Pod)>,
+    owners: BTreeMap<PodId, Owner>,
+    templates: BTreeMap<Workload, (Option<Owner>, netpol_core::Pod)>,
 }
 
 impl Assembly {
@@ -310,7 +315,7 @@ impl Assembly {
             Object::Pod { pod, .. } => format!("Pod {}", pod.id()),
             Object::Namespace(namespace) => format!("Namespace {}", namespace.name()),
             Object::Node(node) => format!("Node {}", node.name()),
-            Object::Policy(policy) => policy.id().to_string(),
+            Object::Policy { policy, .. } => policy.id().to_string(),
             Object::Workload { namespace, name, kind, .. } => format!("{kind} {namespace}/{name}"),
         };
         if let Some(before) = manifests.places.insert(name.clone(), location.clone()) {
@@ -325,9 +330,11 @@ impl Assembly {
         }
         match object {
             Object::Pod { pod, owner } => {
-                // An earlier one of the same name may have had an owner.
-                self.owned_pods.retain(|(id, _)| id != pod.id() || owner.is_none());
-                self.owned_pods.extend(owner.map(|owner| (pod.id().clone(), owner)));
+                // An earlier one of the same name may have had another owner, or this one may have none.
+                match owner {
+                    Some(owner) => self.owners.insert(pod.id().clone(), owner),
+                    None => self.owners.remove(pod.id()),
+                };
                 manifests.cluster.insert_pod(*pod);
             }
             Object::Namespace(namespace) => {
@@ -336,7 +343,9 @@ impl Assembly {
             Object::Node(node) => {
                 manifests.cluster.insert_node(node);
             }
-            Object::Policy(policy) => {
+            Object::Policy { policy, remarks } => {
+                // Those of an earlier policy of the same name are about what does not count.
+                manifests.remarks.insert(policy.id().clone(), remarks);
                 manifests.cluster.insert_policy(*policy);
             }
             Object::Workload { namespace, name, kind, owner, pod } => {
@@ -349,17 +358,24 @@ impl Assembly {
 
     fn finish(self, manifests: &mut Manifests) {
         let mut with_pods = BTreeSet::new();
-        for (id, owner) in &self.owned_pods {
+        for (id, owner) in &self.owners {
             let pod = manifests.cluster.pod(id);
             let workload = self.controllers.top(id.namespace(), owner, pod);
             with_pods.insert(workload.clone());
             manifests.workloads.insert(id.clone(), workload);
         }
-        // A template stands for its pods only while none of them was read.
+        // A template stands for its pods only while none of them was read, and one that is controlled in turn only while its
+        // controller was not.
+        let known: BTreeSet<Workload> = self.templates.keys().cloned().collect();
         for (workload, (owner, pod)) in self.templates {
-            if owner.is_none() && !with_pods.contains(&workload) {
-                manifests.cluster.insert_pod(pod);
+            let top =
+                owner.map(|owner| self.controllers.top(workload.namespace(), &owner, Some(&pod)));
+            let top = top.unwrap_or_else(|| workload.clone());
+            if top != workload && known.contains(&top) || !with_pods.insert(top.clone()) {
+                continue;
             }
+            manifests.workloads.insert(pod.id().clone(), top);
+            manifests.cluster.insert_pod(pod);
         }
         manifests
             .diagnostics
@@ -373,6 +389,7 @@ pub struct Manifests {
     cluster: Cluster,
     workloads: BTreeMap<PodId, Workload>,
     diagnostics: Vec<Diagnostic>,
+    remarks: BTreeMap<PolicyId, Vec<Diagnostic>>,
     skipped: BTreeMap<String, usize>,
     places: BTreeMap<String, Location>,
     sources: BTreeMap<Arc<str>, Source>,
@@ -437,6 +454,11 @@ impl Manifests {
     #[must_use]
     pub fn diagnostics(&self) -> &[Diagnostic] {
         &self.diagnostics
+    }
+
+    /// What a policy says against itself.
+    pub(crate) fn remarks(&self, policy: &PolicyId) -> &[Diagnostic] {
+        self.remarks.get(policy).map_or(&[], Vec::as_slice)
     }
 
     /// Is there an error among them?

@@ -12,15 +12,20 @@
 //! | a whole list of rules | one such rule |
 //! | in the subject selector, or a key beside it while there is none | a selector that cannot be read: the namespace is isolated |
 //! | in the policy types, or a key beside them while there are none | both directions |
-//! | the whole spec | all of the last three |
+//! | the whole spec, or a key beside it while there is none | all of the last three |
+//! | a name that is no text | the text of the number or boolean |
 
 use crate::decode::{DecodeError, Issue, decode};
 use crate::tree::{Entry, Node, PathDisplay, Plain, Segment, Span, Value};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use std::borrow::Cow;
+use std::cell::OnceCell;
+use std::collections::BTreeSet;
 
-/// So many parts of one object are replaced before it is given up.
+/// So many parts of one object are replaced before the rest is given up, and so much work is done for it: each
+/// replacement means to decode all of the object again.
 const MOST_REPAIRS: usize = 1000;
+const MOST_WORK: usize = 2_000_000;
 
 /// A defect that decoding found.
 pub(crate) struct Finding {
@@ -28,8 +33,6 @@ pub(crate) struct Finding {
     pub(crate) span: Span,
     pub(crate) message: String,
     pub(crate) hint: Option<String>,
-    /// Neither the name nor the namespace of the object can be known.
-    pub(crate) fatal: bool,
 }
 
 impl Finding {
@@ -40,66 +43,105 @@ impl Finding {
             span: span.unwrap_or(fallback),
             message,
             hint,
-            fatal: false,
         };
         (finding, path)
     }
 }
 
 /// What could be decoded of a policy.
+#[derive(Default)]
 pub(crate) struct Recovered {
-    /// None if it could not even be said where the policy belongs.
-    pub(crate) policy: Option<NetworkPolicy>,
+    pub(crate) policy: NetworkPolicy,
     pub(crate) findings: Vec<Finding>,
     pub(crate) issues: Vec<Issue>,
-    /// The parts that were replaced: what validation says of them means nothing.
-    pub(crate) replaced: Vec<String>,
+    replaced: BTreeSet<String>,
+    closed: bool,
 }
 
 /// Decodes a policy and replaces what is broken.
 pub(crate) fn network_policy(node: &Node<'_>) -> Recovered {
     let mut tree = Cow::Borrowed(node);
-    let mut recovered =
-        Recovered { policy: None, findings: Vec::new(), issues: Vec::new(), replaced: Vec::new() };
-    for _ in 0..MOST_REPAIRS {
+    let mut recovered = Recovered::default();
+    // Most policies need no repair, and so no budget for one.
+    let most_repairs = OnceCell::new();
+    let most_repairs = || *most_repairs.get_or_init(|| repairs_for(node));
+    loop {
         match decode::<NetworkPolicy>(&tree) {
-            Ok((policy, issues)) if recovered.issues.is_empty() => {
-                let unknown: Vec<_> = issues.iter().filter_map(unknown_path).collect();
-                recovered.issues = issues;
-                if unknown.is_empty() {
-                    recovered.policy = Some(policy);
+            Ok((policy, issues)) => {
+                recovered.policy = policy;
+                // Keys that nobody knows are found once; what is decoded after their repair is the result.
+                let first = recovered.issues.is_empty();
+                if first {
+                    recovered.issues = issues;
+                }
+                if !first || !recovered.issues.iter().any(is_unknown) {
                     return recovered;
                 }
-                for path in unknown {
-                    recovered.repair(tree.to_mut(), &path);
+                if !recovered.close_around_unknown(tree.to_mut(), most_repairs()) {
+                    break;
                 }
-            }
-            Ok((policy, _)) => {
-                recovered.policy = Some(policy);
-                return recovered;
             }
             Err(error) => {
-                let (mut finding, path) = Finding::new(error, node.span);
-                let repaired = recovered.repair(tree.to_mut(), &path);
-                finding.fatal = !repaired;
+                let (finding, path) = Finding::new(error, node.span);
                 recovered.findings.push(finding);
-                if !repaired {
-                    return recovered;
+                let enough = recovered.findings.len() >= most_repairs();
+                if enough || !recovered.repair(tree.to_mut(), &path) {
+                    break;
                 }
             }
         }
     }
+    recovered.give_up(node);
     recovered
 }
 
-fn unknown_path(issue: &Issue) -> Option<Vec<Segment>> {
-    match issue {
-        Issue::Unknown { path, .. } => Some(path.clone()),
-        Issue::Duplicate { .. } | Issue::LeadingZero { .. } => None,
+/// How often an object may be decoded again.
+pub(crate) fn repairs_for(node: &Node<'_>) -> usize {
+    (MOST_WORK / size(node).max(1)).clamp(3, MOST_REPAIRS)
+}
+
+/// Recursion is safe: no tree is deeper than `MAX_DEPTH`.
+fn size(node: &Node<'_>) -> usize {
+    1 + match &node.value {
+        Value::Sequence(items) => items.iter().map(size).sum(),
+        Value::Mapping(entries) => entries.iter().map(|entry| size(&entry.value)).sum(),
+        _ => 0,
     }
 }
 
+fn is_unknown(issue: &Issue) -> bool {
+    matches!(issue, Issue::Unknown { .. })
+}
+
 impl Recovered {
+    /// Was the field, or something around it, replaced? What validation says of it then means nothing.
+    pub(crate) fn is_replaced(&self, field: &str) -> bool {
+        let ends = field.match_indices(['.', '[']).map(|(at, _)| at).chain([field.len()]);
+        ends.filter_map(|end| field.get(..end)).any(|part| self.replaced.contains(part))
+    }
+
+    /// Replaces the parts that have keys nobody knows. False if they are too many.
+    fn close_around_unknown(&mut self, tree: &mut Node<'_>, most: usize) -> bool {
+        let issues = std::mem::take(&mut self.issues);
+        for issue in &issues {
+            let Issue::Unknown { path, .. } = issue else { continue };
+            match path.first().and_then(Segment::field) {
+                Some("spec") => {
+                    self.repair(tree, path);
+                }
+                Some("metadata") | None => {}
+                // It may have been meant for the spec.
+                Some(_) if self.closed || tree.field("spec").is_some() => self.closed = true,
+                Some(_) => {
+                    set(tree, "spec", isolated_namespace());
+                    self.replaced.insert("spec".to_owned());
+                }
+            }
+        }
+        self.issues = issues;
+        self.replaced.len() <= most
+    }
+
     /// Replaces the smallest part around `path` that can be made to match nothing. False if there is none.
     fn repair(&mut self, tree: &mut Node<'_>, path: &[Segment]) -> bool {
         let field = |at: usize| path.get(at).and_then(Segment::field);
@@ -119,23 +161,30 @@ impl Recovered {
             }
             (Some("spec"), Some(_), _) => return self.close(tree),
             (Some("spec"), None, _) => (1, isolated_namespace()),
-            (Some("metadata"), Some(name), _)
-                if !matches!(name, "name" | "namespace" | "generateName") =>
-            {
-                return remove(tree, path, 2);
+            (Some("metadata"), Some("name" | "namespace" | "generateName"), _) => {
+                return as_text(tree, path);
             }
-            (Some("metadata"), _, _) | (None, _, _) => return false,
+            (Some("metadata"), Some(_), _) => return remove(tree, path, 2),
             (Some(_), _, _) => return remove(tree, path, 1),
+            (None, _, _) => return false,
         };
         let part = path.get(..length).unwrap_or_default();
+        let name = PathDisplay(part).to_string();
+        if self.replaced.contains(&name) {
+            return true;
+        }
         let Some(node) = tree.find_mut(part) else { return false };
         node.value = replacement;
-        self.replaced.push(PathDisplay(part).to_string());
+        self.replaced.insert(name);
         true
     }
 
     /// A key of the spec that nobody knows may have been meant for one that is missing.
     fn close(&mut self, tree: &mut Node<'_>) -> bool {
+        if self.closed {
+            return true;
+        }
+        self.closed = true;
         let Some(spec) = tree.find_mut(&[Segment::Field("spec".to_owned())]) else { return false };
         let span = spec.span;
         for (key, replacement) in
@@ -145,10 +194,54 @@ impl Recovered {
                 && let Value::Mapping(entries) = &mut spec.value
             {
                 entries.push(entry(key, replacement, span));
-                self.replaced.push(format!("spec.{key}"));
+                self.replaced.insert(format!("spec.{key}"));
             }
         }
         true
+    }
+
+    /// All that is left is whose namespace it is.
+    fn give_up(&mut self, node: &Node<'_>) {
+        self.findings.push(Finding {
+            path: "spec".to_owned(),
+            span: node.locate("spec", None),
+            message: "too much of this object is broken to go on".to_owned(),
+            hint: None,
+        });
+        self.replaced.insert("spec".to_owned());
+        let metadata = node.field("metadata");
+        let known = |key: &'static str| {
+            let value = match &metadata?.field(key)?.value {
+                Value::String(text) | Value::Plain(_, text) => Value::String(text.clone()),
+                _ => return None,
+            };
+            Some((key, value))
+        };
+        let metadata =
+            ["name", "namespace", "generateName"].into_iter().filter_map(known).collect();
+        let fields = vec![("metadata", object(metadata)), ("spec", isolated_namespace())];
+        if let Ok((policy, _)) = decode(&Node::new(object(fields), node.span)) {
+            self.policy = policy;
+        }
+    }
+}
+
+/// A number or a boolean where a name belongs was most likely meant as one; anything else is none.
+fn as_text(tree: &mut Node<'_>, path: &[Segment]) -> bool {
+    let Some(node) = tree.find_mut(path.get(..2).unwrap_or_default()) else { return false };
+    node.value = match &node.value {
+        Value::Plain(_, text) => Value::String(text.clone()),
+        Value::Null | Value::String(_) => return false,
+        _ => Value::Null,
+    };
+    true
+}
+
+fn set<'a>(tree: &mut Node<'a>, key: &'static str, value: Value<'a>) {
+    tree.remove_field(key);
+    let span = tree.span;
+    if let Value::Mapping(entries) = &mut tree.value {
+        entries.push(entry(key, value, span));
     }
 }
 

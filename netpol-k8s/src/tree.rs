@@ -74,6 +74,13 @@ impl<'a> Node<'a> {
         self.entry(key).map(|entry| &entry.value)
     }
 
+    pub(crate) fn item(&self, index: usize) -> Option<&Self> {
+        match &self.value {
+            Value::Sequence(items) => items.get(index),
+            _ => None,
+        }
+    }
+
     fn field_mut(&mut self, key: &str) -> Option<&mut Self> {
         match &mut self.value {
             Value::Mapping(entries) => {

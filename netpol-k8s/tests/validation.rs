@@ -1,6 +1,7 @@
 //! The verdicts of a real kube-apiserver (`validation/verdicts.json`), reproduced object by object: accepted or not, and for what
 //! its validation refuses every field with its reason.
-#![expect(clippy::unwrap_used, reason = "a test ends where something is not as it must be")]
+
+#![expect(clippy::unwrap_used, reason = "a test fails that way")]
 
 use netpol_k8s::{CidrRules, Diagnostic, Reader, Severity};
 use serde::Deserialize;
