@@ -30,13 +30,16 @@ pub(crate) fn render(diagnostic: &Diagnostic, manifests: &Manifests, colors: boo
     renderer.render(&[group])
 }
 
-/// The bytes of the characters that are to be underlined.
+/// The bytes of the characters that are to be underlined: as many as the diagnostic says, or the word there.
 fn span(line: &str, column: u32, length: u32) -> std::ops::Range<usize> {
     let byte = |characters: usize| {
         line.char_indices().nth(characters).map_or(line.len(), |(byte, _)| byte)
     };
-    let first = (column as usize).saturating_sub(1);
-    byte(first)..byte(first + length.max(1) as usize)
+    let first = byte((column as usize).saturating_sub(1));
+    let rest = line.get(first..).unwrap_or_default();
+    let word = rest.find([' ', ',', ':', '}', ']', '"', '\'']).unwrap_or(rest.len());
+    let asked = byte((column as usize).saturating_sub(1) + length as usize);
+    first..asked.max(first + word).min(line.len())
 }
 
 /// What was skipped, as the end of a sentence; nothing if nothing was.
