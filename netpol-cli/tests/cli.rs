@@ -280,6 +280,31 @@ fn standard_input_and_several_paths() {
 }
 
 #[test]
+fn the_readme_shows_what_is_printed() {
+    let readme = include_str!("../../README.md");
+    for arguments in [
+        &["list", "examples/shop"][..],
+        &[
+            "explain",
+            "--from",
+            "monitoring/prometheus",
+            "--to",
+            "shop/catalog-db",
+            "--port",
+            "5432/TCP",
+            "examples/shop",
+        ],
+        &["check", "examples/defects/misspelt-field.yaml"],
+    ] {
+        let printed = stdout(&netpol(arguments));
+        assert!(
+            readme.contains(&printed),
+            "the README is not up to date with {arguments:?}:\n{printed}"
+        );
+    }
+}
+
+#[test]
 fn completions_and_manual() {
     for shell in ["bash", "zsh", "fish"] {
         let output = netpol(&["completions", shell]);

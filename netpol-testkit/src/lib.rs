@@ -17,3 +17,8 @@ pub mod strategies;
 
 pub use features::{FEATURES, features};
 pub use judge::{Disagreement, Judge, Reference, agrees};
+
+/// The examples of the README, compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
