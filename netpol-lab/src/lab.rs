@@ -7,12 +7,13 @@ use crate::place::Place;
 use crate::plan::{Layout, Plan, ReversePath};
 use crate::probe::{Fate, Probe, Traffic};
 use crate::prober::{Job, NODE_PROTOCOLS, Prober};
-use crate::wiring::{self, Batch};
+use crate::wiring::{self, Batch, Wiring};
 use netpol_core::{Family, InterfaceName, PodId};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::collections::BTreeMap;
 use std::io::{self, Write as _};
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -63,6 +64,9 @@ struct Host {
 impl Lab {
     /// Builds what was planned, and waits until every pod answers the node.
     ///
+    /// In a lab with more than 128 pods, which would fill the kernel's tables of neighbours, neighbours are fixed: there is no ARP
+    /// and no IPv6 neighbour discovery.
+    ///
     /// # Errors
     ///
     /// The plan makes no sense, or this process may not make network namespaces, or `ip` is missing or refuses.
@@ -96,11 +100,14 @@ impl Lab {
     }
 
     fn wire(&mut self, layout: &Layout) -> Result<(), Error> {
-        let path = |number| {
-            self.places.get(number).map_or_else(String::new, |host: &Host| host.netns.path())
+        let netns = |number| {
+            let host: Option<&Host> = self.places.get(number);
+            host.map_or_else(String::new, |host| host.netns.path())
         };
-        let routers = [wiring::node(layout, path), wiring::world(layout, path)];
-        let batches = routers.into_iter().chain(layout.pods.iter().map(wiring::pod));
+        let wiring = &Wiring { layout, netns: &netns };
+        let pods = layout.pods.iter().enumerate();
+        let pods = pods.map(|(number, pod)| wiring::pod(wiring, number, pod));
+        let batches = [wiring::node(wiring), wiring::world(wiring)].into_iter().chain(pods);
         for (host, batch) in self.places.iter().zip(batches) {
             let configure = || configure(&host.place, layout.reverse_path, &batch);
             host.netns.run(configure)??;
@@ -202,6 +209,16 @@ impl Lab {
     pub fn run<T: Send>(&self, place: &Place, task: impl FnOnce() -> T + Send) -> Result<T, Error> {
         let host = self.host(place).ok_or_else(|| Error::UnknownPlace(place.clone()))?;
         host.netns.run(task)
+    }
+
+    /// Where the network namespace of a place is found while the lab lives: for `nsenter --net=`, or for `ip`.
+    ///
+    /// # Errors
+    ///
+    /// The place is not in the lab.
+    pub fn namespace(&self, place: &Place) -> Result<PathBuf, Error> {
+        let host = self.host(place).ok_or_else(|| Error::UnknownPlace(place.clone()))?;
+        Ok(host.netns.path().into())
     }
 
     /// Changes the node's check of the sources of IPv4 packets.

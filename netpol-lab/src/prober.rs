@@ -29,6 +29,20 @@ const BUFFER_BYTES: usize = 8 << 20;
 /// So many are sent before what arrived is read.
 const BURST: usize = 32;
 
+/// So many packets are read from one place before the others have their turn.
+const TURN: usize = 4096;
+/// How long a round may take to read what is not its own before it begins.
+const CLEARING: Duration = Duration::from_secs(1);
+
+/// What there was to read.
+#[derive(Clone, Copy, Debug)]
+struct Received {
+    /// Any packet at all.
+    anything: bool,
+    /// A packet that tells something new about the jobs.
+    news: bool,
+}
+
 /// A packet to send and what is expected of it.
 #[derive(Debug)]
 pub(crate) struct Job {
@@ -132,9 +146,7 @@ impl Prober {
             return Ok(());
         }
         let open = || -> io::Result<_> {
-            let v4 = raw(Domain::IPV4, protocol.into());
-            // Protocol 255 cannot be received, and 0 is that of any.
-            Ok((v4?, raw(Domain::IPV6, protocol.into())?))
+            Ok((raw(Domain::IPV4, protocol.into())?, raw(Domain::IPV6, protocol.into())?))
         };
         let doing = format!("cannot open raw sockets for protocol {protocol} on the node");
         let (v4, v6) = netns.run(open)?.map_err(Error::system(doing))?;
@@ -160,8 +172,9 @@ impl Prober {
         base: u32,
         patience: Duration,
     ) -> Result<(), Error> {
-        // Whatever an earlier round left behind is no news.
-        while self.receive(&mut [], 0, Duration::ZERO)? {}
+        // Whatever came since the last round only takes the place of what comes now.
+        let begun = Instant::now();
+        while self.receive(&mut [], 0, Duration::ZERO)?.anything && begun.elapsed() < CLEARING {}
         for quiet in [patience / 2, patience] {
             let mut open: Vec<usize> = Vec::new();
             for (number, job) in jobs.iter().enumerate() {
@@ -175,7 +188,7 @@ impl Prober {
                         self.send(job)?;
                     }
                 }
-                while self.receive(jobs, base, Duration::ZERO)? {}
+                while self.receive(jobs, base, Duration::ZERO)?.news {}
             }
             let mut deadline = Instant::now() + quiet;
             while !jobs.iter().all(Job::is_settled) {
@@ -183,7 +196,7 @@ impl Prober {
                 if left.is_zero() {
                     break;
                 }
-                if self.receive(jobs, base, left)? {
+                if self.receive(jobs, base, left)?.news {
                     deadline = Instant::now() + quiet;
                 }
             }
@@ -219,8 +232,8 @@ impl Prober {
         Ok(())
     }
 
-    /// Reads what has arrived, waiting at most so long for something to arrive. Was there anything of these jobs?
-    fn receive(&mut self, jobs: &mut [Job], base: u32, wait: Duration) -> Result<bool, Error> {
+    /// Reads what has arrived, waiting at most so long for something to arrive.
+    fn receive(&mut self, jobs: &mut [Job], base: u32, wait: Duration) -> Result<Received, Error> {
         let mut events = [EpollEvent::empty(); 64];
         let wait = if wait.is_zero() { 0 } else { wait.as_millis().saturating_add(1) };
         let wait = EpollTimeout::try_from(i32::try_from(wait).unwrap_or(i32::MAX))
@@ -230,13 +243,13 @@ impl Prober {
             Err(Errno::EINTR) => 0,
             Err(errno) => return Err(Error::system("cannot wait for packets")(errno.into())),
         };
-        let mut news = false;
+        let mut received = Received { anything: count > 0, news: false };
         for event in events.iter().take(count) {
             let receiver = usize::try_from(event.data()).ok();
             let Some(receiver) = receiver.and_then(|number| self.receivers.get(number)) else {
                 continue;
             };
-            loop {
+            for _ in 0..TURN {
                 let length = match (&receiver.socket).read(&mut self.buffer) {
                     Ok(length) => length,
                     Err(error) if error.kind() == ErrorKind::WouldBlock => break,
@@ -254,10 +267,10 @@ impl Prober {
                 };
                 let Some(seen) = seen else { continue };
                 let Some(job) = job_of(jobs, base, seen) else { continue };
-                news |= note(job, receiver.place, ends, seen, &self.senders);
+                received.news |= note(job, receiver.place, ends, seen, &self.senders);
             }
         }
-        Ok(news)
+        Ok(received)
     }
 }
 
@@ -341,8 +354,13 @@ fn raw(domain: Domain, protocol: i32) -> io::Result<Socket> {
 fn socket(domain: Domain, kind: Type, protocol: i32) -> io::Result<Socket> {
     let socket = Socket::new(domain, kind, Some(Protocol::from(protocol)))?;
     socket.set_nonblocking(true)?;
-    setsockopt(&socket, sockopt::RcvBufForce, &BUFFER_BYTES)?;
-    setsockopt(&socket, sockopt::SndBufForce, &BUFFER_BYTES)?;
+    // Inside a user namespace the kernel's limits hold. What they make us lose is sent again.
+    if setsockopt(&socket, sockopt::RcvBufForce, &BUFFER_BYTES).is_err() {
+        socket.set_recv_buffer_size(BUFFER_BYTES)?;
+    }
+    if setsockopt(&socket, sockopt::SndBufForce, &BUFFER_BYTES).is_err() {
+        socket.set_send_buffer_size(BUFFER_BYTES)?;
+    }
     Ok(socket)
 }
 

@@ -17,8 +17,14 @@ const WORLD_SIDE: [&str; 2] = ["169.254.1.3", "fe80::3"];
 pub(crate) const WIRE_MARK: u32 = 0x6e70;
 const WIRE_TABLE: u32 = 51;
 const LOCAL_RULE: u32 = 100;
+/// The kernel's tables of neighbours are those of the whole machine, and hold 1024 entries by default. A lab with more
+/// pods leaves them alone: its neighbours are fixed, and no ARP or neighbour discovery takes place.
+pub(crate) const MAX_DISCOVERED: usize = 128;
+/// The places that are no pods come first.
+const WORLD: usize = 1;
+const FIRST_POD: usize = 2;
 
-/// Input of `ip -batch` for one namespace: `ip` wants IPv6 rules and routes apart.
+/// Input of `ip -batch` for one namespace: `ip` wants IPv6 addresses, rules and routes apart.
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
     pub(crate) v4: String,
@@ -72,23 +78,56 @@ impl Batch {
         self.line6(format_args!("route add default via {v6} dev {device}{more}"));
     }
 
+    fn neighbour(&mut self, address: &str, mac: &str, device: &str) {
+        let line = format_args!("neigh replace {address} lladdr {mac} dev {device} nud permanent");
+        if address.contains(':') { self.line6(line) } else { self.line(line) }
+    }
+
     /// A veth pair to a pod and the routes to its addresses.
-    fn pod(&mut self, pod: &PodLayout, netns: &str, source: &str) {
+    fn pod(&mut self, number: usize, pod: &PodLayout, wiring: &Wiring<'_>, source: &str) {
         let device = pod.interface.as_str();
-        self.line(format_args!("link add {device} type veth peer name eth0 netns {netns}"));
+        let (netns, [here, there]) = ((wiring.netns)(number + FIRST_POD), macs(number));
+        self.line(format_args!(
+            "link add {device} address {here} type veth peer name eth0 address {there} netns {netns}"
+        ));
         self.line(format_args!("link set {device} up"));
         self.link_local(GATEWAY, device);
+        if wiring.has_fixed_neighbours() {
+            for address in &pod.addresses {
+                self.neighbour(&address.to_string(), &there, device);
+            }
+        }
         for &address in &pod.addresses {
             self.route(address, device, None, source);
         }
     }
 }
 
-/// Of the node. `netns` says where the namespace of a place is, by its number in [`Layout::places`].
-pub(crate) fn node(layout: &Layout, netns: impl Fn(usize) -> String) -> Batch {
+/// What the batches are made from.
+pub(crate) struct Wiring<'a> {
+    pub(crate) layout: &'a Layout,
+    /// Where the namespace of a place is, by its number in [`Layout::places`].
+    pub(crate) netns: &'a dyn Fn(usize) -> String,
+}
+
+impl Wiring<'_> {
+    fn has_fixed_neighbours(&self) -> bool {
+        self.layout.pods.len() > MAX_DISCOVERED
+    }
+}
+
+/// The hardware addresses of the router's and of the pod's end of a veth pair.
+fn macs(number: usize) -> [String; 2] {
+    let [.., a, b, c] = number.to_be_bytes();
+    ["02:00:01", "02:00:02"].map(|prefix| format!("{prefix}:{a:02x}:{b:02x}:{c:02x}"))
+}
+
+/// Of the node.
+pub(crate) fn node(wiring: &Wiring<'_>) -> Batch {
+    let layout = wiring.layout;
     let mut batch = Batch::default();
     batch.line(format_args!("link set lo up"));
-    let world = netns(1);
+    let world = (wiring.netns)(WORLD);
     batch.line(format_args!("link add {UPLINK} type veth peer name {UPLINK} netns {world}"));
     batch.line(format_args!("link set {UPLINK} up"));
     batch.link_local(NODE_SIDE, UPLINK);
@@ -102,13 +141,14 @@ pub(crate) fn node(layout: &Layout, netns: impl Fn(usize) -> String) -> Batch {
     batch.line(format_args!("route add default via {v4} dev {UPLINK} onlink{source}"));
     batch.line6(format_args!("route add default via {v6} dev {UPLINK}"));
     for (number, pod) in layout.pods.iter().enumerate().filter(|(_, pod)| pod.local) {
-        batch.pod(pod, &netns(number + 2), &source);
+        batch.pod(number, pod, wiring, &source);
     }
     batch
 }
 
 /// Of the world outside.
-pub(crate) fn world(layout: &Layout, netns: impl Fn(usize) -> String) -> Batch {
+pub(crate) fn world(wiring: &Wiring<'_>) -> Batch {
+    let layout = wiring.layout;
     let mut batch = Batch::default();
     batch.line(format_args!("link set lo up"));
     batch.line(format_args!("link set {UPLINK} up"));
@@ -125,19 +165,25 @@ pub(crate) fn world(layout: &Layout, netns: impl Fn(usize) -> String) -> Batch {
                 batch.route(address, UPLINK, Some(NODE_SIDE), "");
             }
         } else {
-            batch.pod(pod, &netns(number + 2), "");
+            batch.pod(number, pod, wiring, "");
         }
     }
     batch
 }
 
-/// Of a pod.
-pub(crate) fn pod(pod: &PodLayout) -> Batch {
+/// Of the pod with this number.
+pub(crate) fn pod(wiring: &Wiring<'_>, number: usize, pod: &PodLayout) -> Batch {
     let mut batch = Batch::default();
     batch.line(format_args!("link set lo up"));
     batch.line(format_args!("link set eth0 up"));
     for &address in &pod.addresses {
         batch.address(address, "eth0");
+    }
+    if wiring.has_fixed_neighbours() {
+        let [router, _] = macs(number);
+        for gateway in GATEWAY {
+            batch.neighbour(gateway, &router, "eth0");
+        }
     }
     batch.default_route(GATEWAY, "eth0", "");
     batch.default_route(GATEWAY, "eth0", &format!(" table {WIRE_TABLE}"));

@@ -418,9 +418,7 @@ fn held_until_standard_input_ends() {
         Err(error) => return println!("error: {error}"),
     };
     for place in lab.places() {
-        let path = || std::fs::read_link("/proc/thread-self/ns/net").unwrap();
-        let inside = lab.run(place, path).unwrap();
-        println!("namespace: {}", inside.display());
+        println!("namespace: {}", lab.namespace(place).unwrap().display());
     }
     // A process in a pod, as `netpol lab --shell` starts one.
     let (stop, stopped) = mpsc::channel::<()>();
@@ -467,26 +465,19 @@ fn nothing_is_left_after_kill_minus_nine() {
         let run = || Command::new("ip").args(arguments).output().unwrap();
         witness.run(&Place::Node, run).unwrap()
     };
-    let mut found = BTreeSet::new();
-    for entry in std::fs::read_dir(format!("/proc/{}/fd", child.id())).unwrap() {
-        let path = entry.unwrap().path();
-        let Ok(target) = std::fs::read_link(&path) else { continue };
-        let target = target.display().to_string();
-        if namespaces.contains(&target) && found.insert(target) {
-            let number = found.len();
-            let add =
-                format!("link add alive{number} type veth peer name spy netns {}", path.display());
-            let added = ip(&add);
-            assert!(added.status.success(), "{add}: {}", String::from_utf8_lossy(&added.stderr));
-        }
+    for (number, path) in namespaces.iter().enumerate() {
+        let add = format!("link add alive{number} type veth peer name spy netns {path}");
+        let added = ip(&add);
+        assert!(added.status.success(), "{add}: {}", String::from_utf8_lossy(&added.stderr));
     }
-    assert_eq!(found, namespaces);
     let alive = || String::from_utf8(ip("-o link").stdout).unwrap().matches("alive").count();
     assert_eq!(alive(), 5);
+    let inodes: BTreeSet<PathBuf> =
+        namespaces.iter().map(|path| std::fs::read_link(path).unwrap()).collect();
     let inside = || {
         std::fs::read_dir("/proc").unwrap().filter_map(Result::ok).any(|process| {
             let namespace = std::fs::read_link(process.path().join("ns/net"));
-            namespace.is_ok_and(|link| namespaces.contains(&link.display().to_string()))
+            namespace.is_ok_and(|link| inodes.contains(&link))
         })
     };
     let deadline = Instant::now() + Duration::from_secs(60);
@@ -507,19 +498,11 @@ fn nothing_is_left_after_kill_minus_nine() {
 fn dropping_a_lab_takes_everything_away() {
     let lab = build(&plan());
     let witness = build(&Plan::new());
-    let own = || std::process::id();
-    let node = lab.run(&Place::Node, || std::fs::read_link("/proc/thread-self/ns/net").unwrap());
-    let node = node.unwrap();
-    let path = std::fs::read_dir(format!("/proc/{}/fd", own()))
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .find(|path| std::fs::read_link(path).is_ok_and(|link| link == node))
-        .unwrap();
+    let path = lab.namespace(&Place::Node).unwrap().display().to_string();
     let ip = |arguments: &[&str]| {
         let run = || Command::new("ip").args(arguments).output().unwrap();
         witness.run(&Place::Node, run).unwrap()
     };
-    let path = path.display().to_string();
     let add = ["link", "add", "alive", "type", "veth", "peer", "name", "spy", "netns", &path];
     assert!(ip(&add).status.success());
     drop(lab);
@@ -538,4 +521,19 @@ fn without_permission_it_says_what_is_missing() {
     let output = String::from_utf8(output.stdout).unwrap();
     let expected = "error: no permission to make network namespaces: run as root";
     assert!(output.contains(expected), "{output}");
+}
+
+/// The kernel's tables of neighbours are shared by all namespaces, and too small for this.
+#[test]
+fn more_pods_than_the_kernel_knows_neighbours() {
+    let pods = (0..150).map(|number| pod(&format!("p{number}")));
+    let mut lab = build(&pods.fold(Plan::new(), |plan, pod| plan.with_pod(pod, [])));
+    let places: Vec<&Place> = lab.places().filter(|place| **place != Place::World).collect();
+    let ring = places.iter().zip(places.iter().cycle().skip(1));
+    let probes: Vec<Probe> = ring
+        .flat_map(|(from, to)| lab.addresses(from).iter().zip(lab.addresses(to)))
+        .map(|(&from, &to)| Probe::new(from, to, WEB))
+        .collect();
+    assert_eq!(probes.len(), 302);
+    assert!(lab.probe(&probes).unwrap().iter().all(|&fate| verdict(fate) == "answered"));
 }
