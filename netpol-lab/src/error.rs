@@ -59,7 +59,7 @@ pub enum Error {
     #[error("{0} is not in the lab")]
     UnknownPlace(Place),
     /// A probe that cannot be sent.
-    #[error("a packet with {0} cannot be made")]
+    #[error("this packet cannot be sent, or nobody could receive it: {0}")]
     Probe(String),
 }
 

@@ -19,6 +19,8 @@ use std::time::{Duration, Instant};
 
 /// The client ports of probes: behind those that the kernel gives to others.
 const CLIENT_PORTS: std::ops::RangeInclusive<u16> = 61_000..=65_534;
+/// The node is the first place.
+const NODE: usize = 0;
 /// How long a new lab may take until all its pods answer the node.
 const SETTLING: Duration = Duration::from_secs(10);
 /// File descriptors of a place.
@@ -120,7 +122,7 @@ impl Lab {
 
     fn watch_node(&mut self, protocol: u8) -> Result<(), Error> {
         match self.places.first() {
-            Some(node) => self.prober.watch_node(0, &node.netns, protocol),
+            Some(node) => self.prober.watch_node(NODE, &node.netns, protocol),
             None => Ok(()),
         }
     }
@@ -302,7 +304,11 @@ impl Lab {
                 fate: Fate::default(),
             }
         };
-        if job.target == 0 || job.asker == Some(0) {
+        if flow.protocol() == 0 && [Some(job.target), job.asker].contains(&Some(NODE)) {
+            // The node sees packets with sockets for their protocols, and there are none for this one.
+            return Err(Error::Probe(probe.to_string()));
+        }
+        if job.target == NODE || job.asker == Some(NODE) {
             self.watch_node(flow.protocol())?;
         }
         Ok(job)

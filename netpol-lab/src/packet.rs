@@ -75,7 +75,7 @@ impl Flow {
             Traffic::Port(Protocol::Udp, port) => udp(self.client, port, &tagged(REQUEST, id)),
             Traffic::Port(Protocol::Sctp, port) => sctp(self.client, port, 0, 1, id),
             Traffic::Icmpv6(kind) => self.echo(kind),
-            Traffic::Other(ICMP) => self.echo(8),
+            Traffic::Other(ICMP) if self.source.is_ipv4() => self.echo(8),
             Traffic::Other(_) => tagged(REQUEST, id),
         };
         datagram(self.source, self.destination, self.protocol(), body)
@@ -86,9 +86,8 @@ impl Flow {
     pub(crate) fn answer(&self) -> Option<Vec<u8>> {
         let id = self.id;
         let body = match self.traffic {
-            Traffic::Port(Protocol::Tcp, _) | Traffic::Icmpv6(_) | Traffic::Other(ICMP) => {
-                return None;
-            }
+            Traffic::Port(Protocol::Tcp, _) | Traffic::Icmpv6(_) => return None,
+            Traffic::Other(ICMP) if self.source.is_ipv4() => return None,
             Traffic::Port(Protocol::Udp, port) => udp(port, self.client, &tagged(ANSWER, id)),
             Traffic::Port(Protocol::Sctp, port) => sctp(port, self.client, id, 2, !id),
             Traffic::Other(_) => tagged(ANSWER, id),
@@ -135,15 +134,13 @@ impl Flow {
 /// `body` behind an IP header; its checksum, which is still zero, filled in.
 fn datagram(source: IpAddr, destination: IpAddr, protocol: u8, mut body: Vec<u8>) -> Vec<u8> {
     let length = body.len();
-    let pseudo = match protocol {
-        ICMP => 0,
-        _ => pseudo_header(source, destination, protocol, length),
-    };
-    let (place, sum) = match protocol {
-        TCP => (16..18, internet_checksum(pseudo, &body).to_be_bytes().to_vec()),
-        UDP => (6..8, nonzero(internet_checksum(pseudo, &body)).to_be_bytes().to_vec()),
-        ICMP | ICMPV6 => (2..4, internet_checksum(pseudo, &body).to_be_bytes().to_vec()),
-        SCTP => (8..12, crc32c(&body).to_le_bytes().to_vec()),
+    let pseudo = pseudo_header(source, destination, protocol, length);
+    let (place, sum) = match (protocol, source) {
+        (TCP, _) => (16..18, internet_checksum(pseudo, &body).to_be_bytes().to_vec()),
+        (UDP, _) => (6..8, nonzero(internet_checksum(pseudo, &body)).to_be_bytes().to_vec()),
+        (SCTP, _) => (8..12, crc32c(&body).to_le_bytes().to_vec()),
+        (ICMP, IpAddr::V4(_)) => (2..4, internet_checksum(0, &body).to_be_bytes().to_vec()),
+        (ICMPV6, IpAddr::V6(_)) => (2..4, internet_checksum(pseudo, &body).to_be_bytes().to_vec()),
         _ => (0..0, Vec::new()),
     };
     if let Some(field) = body.get_mut(place) {
@@ -312,6 +309,8 @@ pub(crate) fn recognise_body(protocol: u8, body: &[u8]) -> Option<Seen> {
             2 => seen(Role::Answer, number(4)?),
             _ => None,
         },
+        // The number is not that of ICMP in the other family.
+        ICMP | ICMPV6 if payload(body).is_some() => payload(body),
         ICMP | ICMPV6 => {
             let rest = body.get(8..)?;
             match (payload(rest), protocol, body.first()?) {
@@ -348,13 +347,17 @@ mod tests {
             Traffic::Port(Protocol::Udp, 53),
             Traffic::Port(Protocol::Sctp, 7777),
             Traffic::Other(47),
+            Traffic::Other(255),
         ];
         let ends = [("10.0.0.1", "10.0.0.2"), ("fd00::1", "fd00::2")];
-        let icmp = [Traffic::Other(ICMP), Traffic::Icmpv6(128)];
+        let icmp = [
+            [Traffic::Other(ICMP), Traffic::Other(ICMPV6)],
+            [Traffic::Icmpv6(128), Traffic::Other(ICMP)],
+        ];
         ends.into_iter()
             .zip(icmp)
             .flat_map(|((source, destination), icmp)| {
-                traffic.into_iter().chain([icmp]).map(move |traffic| Flow {
+                traffic.into_iter().chain(icmp).map(move |traffic| Flow {
                     source: source.parse().unwrap(),
                     destination: destination.parse().unwrap(),
                     traffic,
@@ -398,9 +401,13 @@ mod tests {
             let packet = flow.request();
             let body = if flow.source.is_ipv4() { &packet[20..] } else { &packet[40..] };
             let pseudo = pseudo_header(flow.source, flow.destination, flow.protocol(), body.len());
-            match flow.protocol() {
-                TCP | UDP | ICMPV6 => assert_eq!(internet_checksum(pseudo, body), 0, "{flow:?}"),
-                ICMP => assert_eq!(internet_checksum(0, body), 0, "{flow:?}"),
+            match flow.traffic {
+                Traffic::Port(Protocol::Tcp | Protocol::Udp, _) | Traffic::Icmpv6(_) => {
+                    assert_eq!(internet_checksum(pseudo, body), 0, "{flow:?}");
+                }
+                Traffic::Other(ICMP) if flow.source.is_ipv4() => {
+                    assert_eq!(internet_checksum(0, body), 0, "{flow:?}");
+                }
                 _ => {}
             }
         }
