@@ -223,6 +223,11 @@ impl Lab {
         Ok(host.netns.path().into())
     }
 
+    pub(crate) fn netns(&self, place: &Place) -> Result<Netns, Error> {
+        let host = self.host(place).ok_or_else(|| Error::UnknownPlace(place.clone()))?;
+        host.netns.try_clone()
+    }
+
     /// Changes the node's check of the sources of IPv4 packets.
     ///
     /// # Errors

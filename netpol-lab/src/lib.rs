@@ -3,7 +3,8 @@
 //! A [`Plan`] says which pods there are; a [`Lab`] builds them. Each pod is a network namespace with its addresses, a veth
 //! pair to the namespace of a node, and routes as a CNI plugin makes them. Pods of other nodes and external addresses are
 //! behind the node's uplink. Whatever enforces policy is run on the node ([`Lab::run`]); then [`Lab::probe`] sends real
-//! TCP, UDP, SCTP and ICMP packets, thousands at once, and tells which arrived and which were answered.
+//! TCP, UDP, SCTP and ICMP packets, thousands at once, and tells which arrived and which were answered. [`Lab::connect`]
+//! opens connections that stay, and [`Lab::flood`] counts what is lost or let through while rules change.
 //!
 //! What it promises:
 //!
@@ -16,6 +17,7 @@
 mod connection;
 mod conntrack;
 mod error;
+mod flood;
 mod lab;
 mod netns;
 mod packet;
@@ -27,6 +29,7 @@ mod wiring;
 
 pub use connection::{TcpConnection, Toward};
 pub use error::Error;
+pub use flood::{Flood, FloodCount};
 pub use lab::{Lab, command};
 pub use place::Place;
 pub use plan::{Plan, ReversePath, is_routable};

@@ -38,6 +38,11 @@ impl Netns {
         })?
     }
 
+    /// One more hold on it.
+    pub(crate) fn try_clone(&self) -> Result<Self, Error> {
+        self.0.try_clone().map(Self).map_err(Error::system("cannot hold a network namespace"))
+    }
+
     /// Where other processes find it while this one lives.
     pub(crate) fn path(&self) -> String {
         format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd())

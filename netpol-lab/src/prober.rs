@@ -112,11 +112,16 @@ impl Prober {
         let number = self.senders.len();
         let open = || -> io::Result<_> {
             let wire = match place {
-                Place::Pod(_) => Some((wire_socket(Domain::IPV4)?, wire_socket(Domain::IPV6)?)),
+                Place::Pod(_) => {
+                    Some((raw_sender(Domain::IPV4, true)?, raw_sender(Domain::IPV6, true)?))
+                }
                 Place::Node | Place::World => None,
             };
-            let senders =
-                Senders { v4: raw(Domain::IPV4, RAW)?, v6: raw(Domain::IPV6, RAW)?, wire };
+            let senders = Senders {
+                v4: raw_sender(Domain::IPV4, false)?,
+                v6: raw_sender(Domain::IPV6, false)?,
+                wire,
+            };
             let tap = match place {
                 Place::Node => None,
                 Place::Pod(_) | Place::World => {
@@ -321,7 +326,7 @@ fn note(
     job.fate != before
 }
 
-fn transmit(socket: &Socket, packet: &[u8], destination: IpAddr) -> io::Result<()> {
+pub(crate) fn transmit(socket: &Socket, packet: &[u8], destination: IpAddr) -> io::Result<()> {
     socket.send_to(packet, &SocketAddr::new(destination, 0).into()).map(|_| ())
 }
 
@@ -341,9 +346,12 @@ fn is_no_route(error: &io::Error) -> bool {
     )
 }
 
-fn wire_socket(domain: Domain) -> io::Result<Socket> {
+/// A socket for packets with IP headers; `wire` makes them leave through the interface whatever their destination.
+pub(crate) fn raw_sender(domain: Domain, wire: bool) -> io::Result<Socket> {
     let socket = raw(domain, RAW)?;
-    socket.set_mark(WIRE_MARK)?;
+    if wire {
+        socket.set_mark(WIRE_MARK)?;
+    }
     Ok(socket)
 }
 

@@ -546,3 +546,35 @@ fn more_pods_than_the_kernel_knows_neighbours() {
     assert_eq!(probes.len(), 302);
     assert!(lab.probe(&probes).unwrap().iter().all(|&fate| verdict(fate) == "answered"));
 }
+
+/// L1: what a careless update loses and leaks is seen to the packet.
+#[test]
+fn a_flood_is_counted() {
+    let lab = build(&plan());
+    let deny = "ip daddr 10.0.0.2 drop; ip6 daddr fd00::2 udp dport 53 drop";
+    let probes: Vec<Probe> = [[A[0], "10.1.0.1"], [A[1], "fd00:1::1"], [A[0], B[0]], [A[1], B[1]]]
+        .map(|[from, to]| Probe::new(address(from), address(to), DNS))
+        .into();
+    let flood = |updates: &dyn Fn()| {
+        load(&lab, &[("forward", deny)]);
+        let flood = lab.flood(&probes).unwrap();
+        let started = Instant::now();
+        updates();
+        let counts = flood.stop().unwrap();
+        let sent: u64 = counts.iter().map(|count| count.sent).sum();
+        println!("{sent} packets in {:?}", started.elapsed());
+        assert!(counts.iter().all(|count| count.sent > 100), "{counts:?}");
+        assert_eq!(counts.iter().take(2).filter(|count| count.arrived != count.sent).count(), 0);
+        counts[2].arrived + counts[3].arrived
+    };
+    assert_eq!(flood(&|| std::thread::sleep(Duration::from_millis(500))), 0);
+    let leaked = flood(&|| {
+        for _ in 0..20 {
+            load(&lab, &[]);
+            load(&lab, &[("forward", deny)]);
+        }
+    });
+    assert!(leaked > 0, "the detector sees what it must");
+    let tcp = Probe::new(address(A[0]), address(B[0]), WEB);
+    assert!(lab.flood(&[tcp]).is_err());
+}
