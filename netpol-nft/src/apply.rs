@@ -171,7 +171,7 @@ impl Nftables {
                 Err(Refusal::Command(message, command)) => (message, command),
             };
             refusals += 1;
-            let policies = policies(&model, command.as_ref());
+            let policies = policies(&model, command.as_deref());
             let shown = command.as_ref().map(|c| crate::text::command(&model.name, c));
             let table = format!("{}", self.options.table());
             let error = explain(&message, shown.unwrap_or_default(), policies, &table);
@@ -211,8 +211,8 @@ impl Nftables {
             Ok(_) => Ok(()),
             Err(Failure::Fatal(error)) => Err(Refusal::Fatal(error)),
             Err(Failure::Nft(message)) => {
-                let command = line_of(&message).and_then(|line| commands.get(line)).cloned();
-                Err(Refusal::Command(message, command))
+                let command = line_of(&message).and_then(|line| commands.get(line));
+                Err(Refusal::Command(message, command.cloned().map(Box::new)))
             }
         }
     }
@@ -220,7 +220,7 @@ impl Nftables {
 
 enum Refusal {
     Fatal(Error),
-    Command(String, Option<Command>),
+    Command(String, Option<Box<Command>>),
 }
 
 impl Backend for Nftables {

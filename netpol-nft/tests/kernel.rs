@@ -105,8 +105,9 @@ fn grid() -> Ruleset {
 
 #[test]
 fn every_shape_of_rule_is_accepted_twice() {
-    let ruleset = grid();
-    for options in all_options() {
+    let cases =
+        all_options().into_iter().map(|options| (cluster_ruleset(&policed_shop()), options));
+    for (ruleset, options) in cases.chain([(grid(), NftOptions::default())]) {
         let model = layout(&ruleset, &options).model;
         let (one, other) = (Netns::new(), Netns::new());
         one.load(&script(&model));
