@@ -34,8 +34,10 @@ use std::time::{Duration, Instant};
 pub struct Nftables {
     runner: Runner,
     options: NftOptions,
-    /// What was applied last, and what the kernel has since then if nobody else changed it.
-    current: Option<(Ruleset, Installed)>,
+    /// What was applied last, and is in force.
+    ruleset: Option<Ruleset>,
+    /// What the kernel has since then if nobody else changed it; none if that must be read again.
+    believed: Option<Installed>,
     report: Report,
 }
 
@@ -88,7 +90,7 @@ impl Nftables {
     /// The rules that `runner` reaches, as these options want them. Nothing is read or changed yet.
     #[must_use]
     pub fn new(runner: Runner, options: NftOptions) -> Self {
-        Self { runner, options, current: None, report: Report::default() }
+        Self { runner, options, ruleset: None, believed: None, report: Report::default() }
     }
 
     /// How rules are laid out.
@@ -154,7 +156,7 @@ impl Nftables {
 
     fn enforce(&mut self, ruleset: Ruleset, believed: Option<Installed>) -> Result<(), Error> {
         self.report = Report::default();
-        self.current = None;
+        self.believed = None;
         let installed = match believed {
             Some(believed) => believed,
             None => Installed::read(&self.runner, self.options.table())?.0,
@@ -191,13 +193,14 @@ impl Nftables {
             left_over: None,
         };
         match self.commit(&plan.clean) {
-            Ok(()) => self.current = Some((ruleset, Installed::of(&model))),
+            Ok(()) => self.believed = Some(Installed::of(&model)),
             // The new rules are in force; what is left over is read again and removed by the next change.
             Err(Refusal::Fatal(error)) => report.left_over = Some(error.to_string()),
             Err(Refusal::Command(message, _)) => report.left_over = Some(message),
         }
         report.took = started.elapsed();
         self.report = report;
+        self.ruleset = Some(ruleset);
         Ok(())
     }
 
@@ -235,9 +238,17 @@ impl Backend for Nftables {
     /// Does not read the kernel's ruleset again; [`Backend::replace`] does. The layout is made anew, which takes time in
     /// proportion to the ruleset; what is sent to the kernel is in proportion to the changes.
     fn apply(&mut self, delta: &Delta) -> Result<(), Error> {
-        let (mut ruleset, believed) = match self.current.take() {
-            Some((ruleset, installed)) => (ruleset, Some(installed)),
-            None => (Ruleset::default(), None),
+        let mut believed = self.believed.take();
+        let mut ruleset = match &self.ruleset {
+            Some(ruleset) => ruleset.clone(),
+            None => {
+                let (installed, _) = Installed::read(&self.runner, self.options.table())?;
+                if !installed.tables.is_empty() {
+                    return Err(Error::Baseless);
+                }
+                believed = Some(installed);
+                Ruleset::default()
+            }
         };
         ruleset.apply(delta);
         self.enforce(ruleset, believed)
@@ -245,15 +256,15 @@ impl Backend for Nftables {
 
     /// In the terms of the ruleset that this value applied last; see [`Nftables::installed_of`] for another.
     fn installed(&mut self) -> Result<Option<Inventory>, Error> {
-        match &self.current {
-            Some((ruleset, _)) => self.installed_of(ruleset),
+        match &self.ruleset {
+            Some(ruleset) => self.installed_of(ruleset),
             None => self.installed_of(&Ruleset::default()),
         }
     }
 
     fn remove(&mut self) -> Result<(), Error> {
         self.report = Report::default();
-        self.current = None;
+        self.believed = None;
         let (installed, _) = Installed::read(&self.runner, self.options.table())?;
         let commands: Vec<Command> =
             installed.tables.keys().map(|&family| Command::DeleteTable(family)).collect();
@@ -264,6 +275,7 @@ impl Backend for Nftables {
                 explain(&message, String::new(), String::new(), self.options.table().as_str())
             }
         })?;
+        self.ruleset = None;
         self.report.transactions = usize::from(!commands.is_empty());
         self.report.took = started.elapsed();
         Ok(())

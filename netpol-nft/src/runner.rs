@@ -68,6 +68,11 @@ pub enum Error {
         /// What was not understood.
         message: String,
     },
+    /// A change was to be made to rules that another process had installed.
+    #[error(
+        "the installed rules were not applied by this process, so changes to them mean nothing"
+    )]
+    Baseless,
     /// There is something in our table that the ruleset at hand does not explain.
     #[error("`{name}` is installed but belongs to another ruleset")]
     Unrecognized {
@@ -94,6 +99,7 @@ impl Error {
             Self::TooOld { .. } => "nft 1.0.6 and Linux 5.10 or later are needed",
             Self::Refused { .. } => "report this ruleset: netpol renders what nft should accept",
             Self::Listing { .. } => "report this version of nft",
+            Self::Baseless => "replace the ruleset first",
             Self::Unrecognized { .. } => "apply the ruleset first",
         }
     }

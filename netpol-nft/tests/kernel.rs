@@ -486,3 +486,61 @@ fn deltas_lead_where_replacing_leads() {
     });
     done.unwrap();
 }
+
+/// An nft that refuses a line with this word as the kernel does.
+fn picky_nft(netns: &Netns, word: &str) -> (Runner, std::path::PathBuf) {
+    use std::os::unix::fs::PermissionsExt as _;
+    let path = std::env::temp_dir().join(format!("picky-{}", netns.0));
+    let script = format!(
+        "#!/bin/sh\n[ \"$1\" = -f ] || exec nft \"$@\"\nscript=$(cat)\n\
+         line=$(printf '%s\\n' \"$script\" | grep -n '^add rule.*{word}' | head -1 | cut -d: -f1)\n\
+         [ -z \"$line\" ] || {{ echo \"/dev/stdin:$line:1-4: Error: Could not process rule: Invalid argument\" >&2; exit 1; }}\n\
+         printf '%s\\n' \"$script\" | exec nft -f -\n"
+    );
+    std::fs::write(&path, script).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    (netns.runner().with_nft(&path), path)
+}
+
+#[test]
+fn what_the_kernel_refuses_is_closed_and_the_rest_applied() {
+    let netns = Netns::new();
+    let (runner, path) = picky_nft(&netns, "shop.api egress");
+    let ruleset = cluster_ruleset(&policed_shop());
+    let mut nftables = Nftables::new(runner, NftOptions::default());
+    nftables.replace(&ruleset).unwrap();
+    let defects: Vec<String> =
+        nftables.report().defects().iter().map(ToString::to_string).collect();
+    assert_eq!(defects.len(), 2, "one of each family: {defects:?}");
+    assert!(defects[0].contains("NetworkPolicy shop/api egress["), "{defects:?}");
+    let listing = netns.listing();
+    assert!(listing.contains("10.0.0.2 : goto closed_"), "{listing}");
+    assert!(listing.contains("10.0.0.3 : goto e_"), "{listing}");
+    // With an nft that does not refuse it, it is put right.
+    let mut nftables = Nftables::new(netns.runner(), NftOptions::default());
+    nftables.replace(&ruleset).unwrap();
+    assert_eq!(nftables.report().defects(), []);
+    assert_eq!(nftables.installed().unwrap(), Some(Inventory::of(&ruleset)));
+    std::fs::remove_file(path).unwrap();
+}
+
+#[test]
+fn an_error_leaves_what_was_enforced_and_names_the_policy() {
+    let netns = Netns::new();
+    let (runner, path) = picky_nft(&netns, "vmap @e");
+    let ruleset = cluster_ruleset(&policed_shop());
+    let error = Nftables::new(runner, NftOptions::default()).replace(&ruleset).unwrap_err();
+    let Error::Refused { message, policies, .. } = &error else { panic!("{error}") };
+    assert_eq!(message, "Could not process rule: Invalid argument");
+    assert_eq!(policies, "egress of local pods");
+    assert_eq!(netns.listing(), "");
+    std::fs::remove_file(path).unwrap();
+
+    // A change to rules that this process does not know would be a change to nothing.
+    Nftables::new(netns.runner(), NftOptions::default()).replace(&ruleset).unwrap();
+    let before = netns.listing();
+    let delta = Delta::between(&Ruleset::default(), &cluster_ruleset(&shop()));
+    let error = Nftables::new(netns.runner(), NftOptions::default()).apply(&delta).unwrap_err();
+    assert!(matches!(error, Error::Baseless), "{error}");
+    assert_eq!(netns.listing(), before);
+}
