@@ -4,13 +4,13 @@ use crate::command::Command;
 use crate::installed::{Installed, InstalledTable};
 use crate::layout::{Defect, Layout, MARKER, chain_name, layout};
 use crate::model::{
-    Action, Chain, Comment, Field, IpVersion, Match, Model, Name, Rule, Table, TableFamily, Test,
-    Value,
+    Action, Chain, Comment, DeviceName, Field, IpVersion, Match, Model, Name, Rule, Table,
+    TableFamily, Test, Value,
 };
 use crate::options::NftOptions;
 use crate::plan::{Plan, transaction};
 use crate::runner::{Error, Failure, Runner, explain, line_of};
-use netpol_core::{AddressSet, Backend, Delta, Direction, Inventory, ProgramId, Ruleset};
+use netpol_core::{AddressSet, Backend, Delta, Direction, Inventory, PodId, ProgramId, Ruleset};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::net::IpAddr;
@@ -102,6 +102,7 @@ impl Nftables {
     /// Lays the rules out differently from the next change on.
     pub fn set_options(&mut self, options: NftOptions) {
         self.options = options;
+        self.believed = None;
     }
 
     /// What the last change did.
@@ -152,6 +153,49 @@ impl Nftables {
         }
         let wanted = layout(ruleset, &self.options).model;
         inventory(&installed, ruleset, &wanted).map(Some)
+    }
+
+    /// The devices of the pods on this node, from the kernel's own host routes to their addresses: for
+    /// [`NftOptions::with_interfaces`]. A route through a gateway or to a network says nothing about a device.
+    ///
+    /// Pods for which the ruleset names a device are left out.
+    ///
+    /// # Errors
+    ///
+    /// `ip` (iproute2) could not be run, or its listing was not understood.
+    pub fn interfaces(&self, ruleset: &Ruleset) -> Result<BTreeMap<PodId, DeviceName>, Error> {
+        let mut devices: BTreeMap<IpAddr, DeviceName> = BTreeMap::new();
+        for family in ["-4", "-6"] {
+            let arguments = [family, "-j", "route", "show", "table", "all"];
+            let listing = self.runner.run_program("ip".as_ref(), &arguments, "");
+            let listing = listing.map_err(|failure| match failure {
+                Failure::Fatal(error) => error,
+                Failure::Nft(message) => Error::Listing { message },
+            })?;
+            let routes: Vec<serde_json::Value> = serde_json::from_str(&listing)
+                .map_err(|error| Error::Listing { message: error.to_string() })?;
+            for route in &routes {
+                let text = |key| route.get(key).and_then(serde_json::Value::as_str);
+                let elsewhere = ["gateway", "via", "nexthops"];
+                if text("type").is_some_and(|kind| kind != "unicast")
+                    || elsewhere.iter().any(|key| route.get(key).is_some())
+                {
+                    continue;
+                }
+                if let Some(address) = text("dst").and_then(|dst| dst.parse().ok())
+                    && let Some(device) =
+                        text("dev").filter(|d| *d != "lo").and_then(DeviceName::new)
+                {
+                    devices.insert(address, device);
+                }
+            }
+        }
+        let unknown = ruleset.endpoints().iter().filter(|(_, end)| end.interface.is_none());
+        let found = unknown.filter_map(|(pod, _)| {
+            let device = ruleset.addresses(pod).iter().find_map(|address| devices.get(address))?;
+            Some((pod.clone(), device.clone()))
+        });
+        Ok(found.collect())
     }
 
     fn enforce(&mut self, ruleset: Ruleset, believed: Option<Installed>) -> Result<(), Error> {

@@ -154,8 +154,18 @@ impl Runner {
 
     /// The output of nft, or its error output as [`Failure::Nft`].
     pub(crate) fn run(&self, arguments: &[&str], input: &str) -> Result<String, Failure> {
-        let mut words = self.prefix.iter().chain([&self.nft]);
-        let program = words.next().unwrap_or(&self.nft);
+        self.run_program(&self.nft, arguments, input)
+    }
+
+    /// The same for another program.
+    pub(crate) fn run_program(
+        &self,
+        name: &OsStr,
+        arguments: &[&str],
+        input: &str,
+    ) -> Result<String, Failure> {
+        let mut words = self.prefix.iter().map(OsString::as_os_str).chain([name]);
+        let program = words.next().unwrap_or(name);
         let mut child = Command::new(program)
             .args(words)
             .args(arguments)
@@ -181,7 +191,7 @@ impl Runner {
             return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
         }
         let message = String::from_utf8_lossy(&output.stderr).into_owned();
-        let nft = self.nft.to_string_lossy();
+        let nft = name.to_string_lossy();
         if message.contains(&format!("exec of \"{nft}\" failed"))
             || message.contains(&format!("failed to execute {nft}"))
         {

@@ -1,5 +1,6 @@
 //! The real kernel, in private network namespaces: is everything accepted, and does applying do what it promises? Whether
 //! packets then meet the right fate is tried in netpol-lab. Needs root, nft and iproute2.
+#![expect(clippy::unwrap_used, reason = "helpers of tests, too, fail by panicking")]
 
 mod support;
 
@@ -133,11 +134,12 @@ fn sorted(listing: &str) -> Vec<String> {
             table = line;
         } else if line.starts_with("\t") && line.ends_with('{') && !line.starts_with("\t\t") {
             blocks.push(format!("{table} {line}"));
-        } else if let Some(block) = blocks.last_mut() {
-            if !line.trim().is_empty() && line != "}" {
-                block.push('\n');
-                block.push_str(line);
-            }
+        } else if let Some(block) = blocks.last_mut()
+            && !line.trim().is_empty()
+            && line != "}"
+        {
+            block.push('\n');
+            block.push_str(line);
         }
     }
     // Elements of a hash set are listed in the order of their hashes, with a seed of its own for each set.

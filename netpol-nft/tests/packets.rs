@@ -321,6 +321,27 @@ fn forged_sources() {
     }
 }
 
+/// On a node, the kernel knows the devices of its pods.
+#[test]
+fn devices_are_found_by_route() {
+    let (plan, cluster) = two_pods();
+    let lab = Lab::new(&plan).unwrap();
+    let with_interfaces = compile(&cluster, Scope::Cluster).unwrap();
+    let mut without = cluster.clone();
+    for pod in cluster.pods() {
+        let bare = Pod::new(pod.id().clone(), Labels::new());
+        without.insert_pod(bare.with_addresses(pod.addresses().to_vec()));
+    }
+    let without = compile(&without, Scope::Cluster).unwrap();
+    let found = lab.run(&Place::Node, || nftables(NftOptions::default()).interfaces(&without));
+    let found = found.unwrap().unwrap();
+    assert_eq!(found.len(), 2);
+    for (pod, device) in found {
+        let known = with_interfaces.endpoints()[&pod].interface.as_ref().unwrap();
+        assert_eq!(device.as_str(), known.as_str());
+    }
+}
+
 /// NP-60, NP-53: what belongs to an allowed connection passes a pod that may not open any.
 #[test]
 fn replies_and_errors_pass() {

@@ -1,5 +1,10 @@
 //! Private network namespaces, and clusters to fill them.
 #![allow(dead_code, reason = "each test file uses a part")]
+#![expect(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    reason = "helpers of tests, too, fail by panicking"
+)]
 
 use netpol_core::{
     Cluster, ContainerPort, IpBlock, Labels, Match, Namespace, Peer, Phase, Pod, PodId,
