@@ -1,5 +1,6 @@
 //! The lab itself.
 
+use crate::conntrack::Conntrack;
 use crate::error::Error;
 use crate::netns::{self, Netns};
 use crate::packet::{Flow, Role};
@@ -18,7 +19,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// The client ports of probes: behind those that the kernel gives to others.
-const CLIENT_PORTS: std::ops::RangeInclusive<u16> = 61_000..=65_534;
+const CLIENT_PORTS: std::ops::RangeInclusive<u16> = 61_000..=65_000;
 /// The node is the first place.
 const NODE: usize = 0;
 /// How long a new lab may take until all its pods answer the node.
@@ -50,6 +51,7 @@ pub struct Lab {
     owners: BTreeMap<IpAddr, usize>,
     interfaces: BTreeMap<PodId, InterfaceName>,
     prober: Prober,
+    conntrack: Conntrack,
     patience: Duration,
     next_id: u32,
     next_clients: BTreeMap<(IpAddr, IpAddr, Traffic), u16>,
@@ -87,11 +89,14 @@ impl Lab {
         for host in &places {
             prober.add(&host.place, &host.netns)?;
         }
+        let Some(node) = places.get(NODE) else { return Err(Error::UnknownPlace(Place::Node)) };
+        let conntrack = Conntrack::new(&node.netns)?;
         let mut lab = Self {
             places,
             owners,
             interfaces,
             prober,
+            conntrack,
             patience: Duration::from_millis(200),
             next_id: 1,
             next_clients: BTreeMap::new(),
@@ -251,13 +256,25 @@ impl Lab {
     ///
     /// A probe names an address or a place that is not in the lab, or cannot be made. That a packet is denied is no error.
     pub fn probe(&mut self, probes: &[Probe]) -> Result<Vec<Fate>, Error> {
-        let base = self.next_id;
-        let mut jobs = Vec::with_capacity(probes.len());
-        for probe in probes {
-            jobs.push(self.job(probe)?);
+        let mut fates = vec![Fate::default(); probes.len()];
+        for wave in waves(probes) {
+            let base = self.next_id;
+            let mut jobs = Vec::with_capacity(wave.len());
+            for probe in wave.iter().filter_map(|&number| probes.get(number)) {
+                if let Some((one, other, protocol)) = portless(probe) {
+                    // A node that tracks no connections remembers none.
+                    let _ = self.conntrack.forget(one, other, protocol);
+                }
+                jobs.push(self.job(probe)?);
+            }
+            self.prober.run(&mut jobs, base, self.patience)?;
+            for (number, job) in wave.into_iter().zip(jobs) {
+                if let Some(fate) = fates.get_mut(number) {
+                    *fate = job.fate;
+                }
+            }
         }
-        self.prober.run(&mut jobs, base, self.patience)?;
-        Ok(jobs.into_iter().map(|job| job.fate).collect())
+        Ok(fates)
     }
 
     fn job(&mut self, probe: &Probe) -> Result<Job, Error> {
@@ -322,7 +339,13 @@ impl Lab {
     /// A client port that no recent probe between the same ends had.
     fn next_client(&mut self, source: IpAddr, destination: IpAddr, traffic: Traffic) -> u16 {
         let (first, last) = (*CLIENT_PORTS.start(), *CLIENT_PORTS.end());
-        let next = self.next_clients.entry((source, destination, traffic)).or_insert(first);
+        // An echo reply must not look like that to a request of another probe.
+        let kind = match traffic {
+            Traffic::Icmpv6(_) => Traffic::Icmpv6(128),
+            traffic => traffic,
+        };
+        let ends = (source.min(destination), source.max(destination), kind);
+        let next = self.next_clients.entry(ends).or_insert(first);
         let client = *next;
         *next = if client == last { first } else { client + 1 };
         client
@@ -334,9 +357,46 @@ impl Lab {
     ///
     /// The kernel refuses, or has no connection tracking.
     pub fn forget_connections(&self) -> Result<(), Error> {
-        self.run(&Place::Node, crate::conntrack::flush)?
+        self.conntrack
+            .forget_all()
             .map_err(Error::system("cannot make the node forget connections"))
     }
+}
+
+/// The two ends and the protocol by which the kernel remembers a connection without ports, the lesser end first; none if the
+/// probe has a port, or is meant to belong to what is remembered.
+fn portless(probe: &Probe) -> Option<(IpAddr, IpAddr, u8)> {
+    let (one, other) = (probe.source, probe.destination);
+    match probe.traffic {
+        Traffic::Other(number) if probe.client_port.is_none() && probe.too_big.is_none() => {
+            Some((one.min(other), one.max(other), number))
+        }
+        _ => None,
+    }
+}
+
+/// The numbers of the probes that can be on their way together: no two of a protocol without ports between the same two ends,
+/// which to the kernel would be one connection.
+fn waves(probes: &[Probe]) -> Vec<Vec<usize>> {
+    let mut seen: BTreeMap<_, usize> = BTreeMap::new();
+    let mut waves = vec![Vec::new()];
+    for (number, probe) in probes.iter().enumerate() {
+        let wave = match portless(probe) {
+            Some(ends) => {
+                let next = seen.entry(ends).or_default();
+                *next += 1;
+                *next - 1
+            }
+            None => 0,
+        };
+        if wave == waves.len() {
+            waves.push(Vec::new());
+        }
+        if let Some(wave) = waves.get_mut(wave) {
+            wave.push(number);
+        }
+    }
+    waves
 }
 
 /// A command that is killed when the thread that starts it ends, and with it when this process ends, however it ends. Without

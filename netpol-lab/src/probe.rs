@@ -59,9 +59,9 @@ impl fmt::Display for Traffic {
 
 /// A packet to send, from whom to whom.
 ///
-/// Every probe is a flow of its own, from a client port that no recent probe of the lab had, so that no connection that
-/// the kernel remembers lets it pass. (Protocols without ports have no such thing: see
-/// [`Lab::forget_connections`](crate::Lab::forget_connections).)
+/// Every probe is a flow of its own, so that no connection that the kernel remembers lets it pass: it comes from a client port
+/// that no recent probe of the lab had. Where the protocol has no ports, the node is made to forget the one connection that
+/// there can be.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Probe {
     pub(crate) source: IpAddr,
@@ -95,7 +95,8 @@ impl Probe {
         self
     }
 
-    /// From this client port. The lab otherwise takes one from 61000 to 65534.
+    /// From this client port. The lab otherwise takes one from 61000 to 65000. A probe that is sent twice from the same port belongs
+    /// to the connection of the first, if that was answered.
     #[must_use]
     pub fn with_client_port(mut self, port: u16) -> Self {
         self.client_port = Some(port);

@@ -578,3 +578,27 @@ fn a_flood_is_counted() {
     let tcp = Probe::new(address(A[0]), address(B[0]), WEB);
     assert!(lab.flood(&[tcp]).is_err());
 }
+
+/// To the kernel, packets both ways are one connection if their protocol has no ports. To policy they are not.
+#[test]
+fn protocols_without_ports_are_judged_each_way() {
+    let mut lab = build(&plan());
+    load(
+        &lab,
+        &[(
+            "forward",
+            "ct state established accept; ip daddr 10.0.0.2 drop; ip6 daddr fd00::2 meta l4proto 47 drop",
+        )],
+    );
+    let gre = |from: &str, to: &str| Probe::new(address(from), address(to), Traffic::Other(47));
+    for [a, b] in [[A[0], B[0]], [A[1], B[1]]] {
+        for _ in 0..2 {
+            let fates = lab.probe(&[gre(b, a), gre(a, b), gre(b, a), gre(a, b)]).unwrap();
+            let verdicts: Vec<&str> = fates.into_iter().map(verdict).collect();
+            assert_eq!(verdicts, ["answered", "dropped", "answered", "dropped"]);
+        }
+        assert_eq!(one(&mut lab, gre(b, a)), "answered");
+        let same = gre(a, b).with_client_port(0);
+        assert_eq!(one(&mut lab, same), "answered", "when it is meant to be remembered");
+    }
+}
