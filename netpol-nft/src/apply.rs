@@ -7,7 +7,7 @@ use crate::model::{
     Action, Chain, Comment, DeviceName, Field, IpVersion, Match, Model, Name, Rule, Table,
     TableFamily, Test, Value,
 };
-use crate::options::NftOptions;
+use crate::options::{Guard, NftOptions};
 use crate::plan::{Plan, transaction};
 use crate::runner::{Error, Failure, Runner, explain, line_of};
 use netpol_core::{AddressSet, Backend, Delta, Direction, Inventory, PodId, ProgramId, Ruleset};
@@ -49,6 +49,7 @@ pub struct Report {
     took: Duration,
     defects: Vec<Defect>,
     left_over: Option<String>,
+    guard: Guard,
 }
 
 impl Report {
@@ -74,6 +75,12 @@ impl Report {
     #[must_use]
     pub fn defects(&self) -> &[Defect] {
         &self.defects
+    }
+
+    /// Where source addresses are checked: as the options say, or in prerouting where the kernel cannot do better.
+    #[must_use]
+    pub fn guard(&self) -> Guard {
+        self.guard
     }
 
     /// Why what is no longer used could not be removed, if it could not. The next change removes it.
@@ -208,6 +215,7 @@ impl Nftables {
         let Layout { mut model, mut defects } = layout(&ruleset, &self.options);
         let started = Instant::now();
         let mut refusals = 0;
+        let mut guard = self.options.guard();
         let plan = loop {
             let plan = Plan::new(&installed, &model);
             let done = self.commit(&plan.create).and_then(|()| self.commit(&plan.switch));
@@ -217,6 +225,13 @@ impl Nftables {
                 Err(Refusal::Command(message, command)) => (message, command),
             };
             refusals += 1;
+            if lacks_netdev(&message, command.as_deref()) && self.options.guard() == Guard::Ingress
+            {
+                guard = Guard::Prerouting;
+                let options = self.options.clone().with_guard(guard);
+                Layout { model, defects } = layout(&ruleset, &options);
+                continue;
+            }
             let policies = policies(&model, command.as_deref());
             let shown = command.as_ref().map(|c| crate::text::command(&model.name, c));
             let table = format!("{}", self.options.table());
@@ -235,6 +250,7 @@ impl Nftables {
             took: Duration::ZERO,
             defects,
             left_over: None,
+            guard,
         };
         match self.commit(&plan.clean) {
             Ok(()) => self.believed = Some(Installed::of(&model)),
@@ -324,6 +340,12 @@ impl Backend for Nftables {
         self.report.took = started.elapsed();
         Ok(())
     }
+}
+
+/// Has the kernel no netdev family, or no ingress hook?
+fn lacks_netdev(message: &str, command: Option<&Command>) -> bool {
+    command.is_some_and(|command| command.family() == TableFamily::Netdev)
+        && message.contains("not supported")
 }
 
 /// The policies that a command is about.

@@ -4,7 +4,8 @@
 //! base chains   forward   ct state established,related accept; egress by source, then ingress by destination
 //!               input     the egress of a pod towards its own node (NP-71)
 //!               output    what the node sends to its own pods: only where Admin or Baseline could deny it (NP-70, CNP-38)
-//!               guard     prerouting, before conntrack: what comes from a pod's device must come from its address
+//!               guard     before conntrack: what comes from a pod's device must come from its address; a chain for each device
+//!                         in the family netdev, or one in prerouting
 //! maps          e, i      address of a local pod -> chain of its program; oe, oi the same for traffic with the own node
 //!               g         device of a local pod -> chain of its source guard
 //! chains        e_P_H     program P, egress; i_P_H ingress; t_H a later tier; x_H a denial; H is a digest of the rules
@@ -143,7 +144,7 @@ pub fn layout(ruleset: &Ruleset, options: &NftOptions) -> Layout {
         };
         layout.model.tables.insert(family, builder.table(&devices));
     }
-    if options.guard() == Guard::Ingress {
+    if options.guard() == Guard::Ingress && !devices.is_empty() {
         let table = netdev_table(&devices);
         layout.model.tables.insert(TableFamily::Netdev, table);
     }

@@ -83,7 +83,7 @@ impl NftOptions {
         self
     }
 
-    /// With this check of the source addresses of local pods. Default: [`Guard::Prerouting`].
+    /// With this check of the source addresses of local pods. Default: [`Guard::Ingress`].
     #[must_use]
     pub fn with_guard(mut self, guard: Guard) -> Self {
         self.guard = guard;
@@ -166,10 +166,11 @@ pub enum Denial {
 pub enum Guard {
     /// Nowhere: only where somebody else checks.
     Off,
-    /// In prerouting, before conntrack. It does not depend on the devices being there.
-    #[default]
+    /// In prerouting, before conntrack. It does not depend on the devices being there, but packets from everywhere pay.
     Prerouting,
-    /// At the devices themselves (family netdev): cheapest, packets from elsewhere pay nothing. A device that is not
-    /// there when the rules are applied is left out and reported.
+    /// At the devices themselves (family netdev): cheapest, packets from elsewhere pay nothing. Before Linux 6.16 a device
+    /// must be there: the back end leaves out what is not and reports it, but a script that names it does not load. A
+    /// back end whose kernel has no such hook takes [`Guard::Prerouting`] instead.
+    #[default]
     Ingress,
 }

@@ -25,6 +25,7 @@ fn all_options() -> Vec<NftOptions> {
         base(),
         base().with_denial(Denial::Reject).with_log(Some(10)),
         base().with_counters(false).with_guard(Guard::Off),
+        base().with_guard(Guard::Prerouting),
         base().with_policy(policy().with_established(Established::ReEvaluate)),
         base().with_policy(policy().with_other_protocols(OtherProtocols::Allow)),
         base().with_policy(policy().with_own_node_egress(OwnNodeEgress::Allow)).with_priority(-20),
@@ -295,6 +296,7 @@ fn tampering_is_put_right() {
         format!("insert rule ip netpol {chain} accept"),
         "add element ip netpol self { 1.1.1.1 . 2.2.2.2 }".to_owned(),
         "delete table ip netpol".to_owned(),
+        "delete table netdev netpol".to_owned(),
         "add chain ip netpol somebody_elses".to_owned(),
     ] {
         netns.load(&format!("{damage}\n"));
@@ -423,7 +425,7 @@ fn hostile_names_stay_names() {
     assert_eq!(nftables.report().transactions(), 0, "the script made what applying wants");
     assert_eq!(nftables.installed().unwrap(), Some(Inventory::of(&ruleset)));
     let tables = netns.ok(&["nft", "list", "tables"], "");
-    assert_eq!(tables, "table ip before\ntable ip netpol\ntable ip6 netpol\n");
+    assert_eq!(tables, "table ip before\ntable ip netpol\ntable ip6 netpol\ntable netdev netpol\n");
 }
 
 #[test]
@@ -444,9 +446,24 @@ fn the_guard_at_devices_leaves_out_what_is_not_there() {
     netns.ok(&["ip", "link", "add", "veth-web", "type", "veth", "peer", "name", "eth0"], "");
     nftables.replace(&ruleset).unwrap();
     assert!(netns.listing().contains("device \"veth-web\""), "{}", netns.listing());
-    nftables.set_options(NftOptions::default());
+    nftables.set_options(NftOptions::default().with_guard(Guard::Prerouting));
     nftables.replace(&ruleset).unwrap();
     assert!(!netns.listing().contains("netdev"));
+}
+
+#[test]
+fn without_the_hook_at_devices_the_guard_is_in_prerouting() {
+    let netns = Netns::new();
+    let (runner, path) = picky_nft(&netns, "netdev", "Operation not supported");
+    let ruleset = cluster_ruleset(&policed_shop());
+    let mut nftables = Nftables::new(runner, NftOptions::default());
+    nftables.replace(&ruleset).unwrap();
+    assert_eq!(nftables.report().guard(), Guard::Prerouting);
+    assert_eq!(nftables.report().defects(), []);
+    assert!(netns.listing().contains("iifname vmap @g"));
+    nftables.replace(&ruleset).unwrap();
+    assert_eq!(nftables.report().transactions(), 0);
+    std::fs::remove_file(path).unwrap();
 }
 
 #[test]
@@ -489,14 +506,14 @@ fn deltas_lead_where_replacing_leads() {
     done.unwrap();
 }
 
-/// An nft that refuses a line with this word as the kernel does.
-fn picky_nft(netns: &Netns, word: &str) -> (Runner, std::path::PathBuf) {
+/// An nft that refuses a line with these words as the kernel does.
+fn picky_nft(netns: &Netns, words: &str, why: &str) -> (Runner, std::path::PathBuf) {
     use std::os::unix::fs::PermissionsExt as _;
     let path = std::env::temp_dir().join(format!("picky-{}", netns.0));
     let script = format!(
         "#!/bin/sh\n[ \"$1\" = -f ] || exec nft \"$@\"\nscript=$(cat)\n\
-         line=$(printf '%s\\n' \"$script\" | grep -n '^add rule.*{word}' | head -1 | cut -d: -f1)\n\
-         [ -z \"$line\" ] || {{ echo \"/dev/stdin:$line:1-4: Error: Could not process rule: Invalid argument\" >&2; exit 1; }}\n\
+         line=$(printf '%s\\n' \"$script\" | grep -n '^add .*{words}' | head -1 | cut -d: -f1)\n\
+         [ -z \"$line\" ] || {{ echo \"/dev/stdin:$line:1-4: Error: Could not process rule: {why}\" >&2; exit 1; }}\n\
          printf '%s\\n' \"$script\" | exec nft -f -\n"
     );
     std::fs::write(&path, script).unwrap();
@@ -507,7 +524,7 @@ fn picky_nft(netns: &Netns, word: &str) -> (Runner, std::path::PathBuf) {
 #[test]
 fn what_the_kernel_refuses_is_closed_and_the_rest_applied() {
     let netns = Netns::new();
-    let (runner, path) = picky_nft(&netns, "shop.api egress");
+    let (runner, path) = picky_nft(&netns, "shop.api egress", "Invalid argument");
     let ruleset = cluster_ruleset(&policed_shop());
     let mut nftables = Nftables::new(runner, NftOptions::default());
     nftables.replace(&ruleset).unwrap();
@@ -529,7 +546,7 @@ fn what_the_kernel_refuses_is_closed_and_the_rest_applied() {
 #[test]
 fn an_error_leaves_what_was_enforced_and_names_the_policy() {
     let netns = Netns::new();
-    let (runner, path) = picky_nft(&netns, "vmap @e");
+    let (runner, path) = picky_nft(&netns, "vmap @e", "Invalid argument");
     let ruleset = cluster_ruleset(&policed_shop());
     let error = Nftables::new(runner, NftOptions::default()).replace(&ruleset).unwrap_err();
     let Error::Refused { message, policies, .. } = &error else { panic!("{error}") };

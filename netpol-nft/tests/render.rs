@@ -22,7 +22,7 @@ fn the_shop_with_other_options() {
         .with_policy(policy)
         .with_denial(Denial::Reject)
         .with_log(Some(7))
-        .with_guard(Guard::Ingress);
+        .with_guard(Guard::Prerouting);
     let layout = layout(&cluster_ruleset(&policed_shop()), &options);
     insta::assert_snapshot!("shop_options", script(&layout.model));
 }
