@@ -342,6 +342,86 @@ fn devices_are_found_by_route() {
     }
 }
 
+/// Few networks are written out, more are hash sets by prefix length, of many lengths an interval set. The first and the
+/// last address of each, and their neighbors, in both directions.
+#[test]
+fn networks_however_they_are_laid_out() {
+    let lists: [(&str, Vec<String>); 4] = [
+        (
+            "written out",
+            ["203.0.113.64/26", "203.0.113.7/32", "2001:db8:7::/48"].map(str::to_owned).into(),
+        ),
+        ("everything", vec!["0.0.0.0/0".to_owned(), "2001:db8::/32".to_owned()]),
+        ("by length", {
+            let v4 = (0..16).map(|n| format!("198.51.{}.{}/28", 100 + n / 8, 32 * (n % 8)));
+            let hosts = (0..4).map(|n| format!("203.0.113.{}/32", 3 * n + 5));
+            let v6 = (0..12).map(|n| format!("2001:db8:{:x}::/48", 2 * n));
+            v4.chain(hosts).chain(v6).chain(["2001:db9::7/128".to_owned()]).collect()
+        }),
+        ("an interval set", {
+            let v4 = (0..8).map(|n| format!("198.51.100.{}/{}", 32 * n, 27 + n % 6));
+            let v6 = (0..8).map(|n| format!("2001:db8:{:x}::/{}", 16 * n, 44 + n % 6));
+            v4.chain(["203.0.113.9/32".to_owned()])
+                .chain(v6)
+                .chain(["2001:db9::/33".to_owned()])
+                .collect()
+        }),
+    ];
+    for (kind, cidrs) in lists {
+        let (plan, mut cluster) = two_pods();
+        let mut external = BTreeSet::new();
+        let mut peers = Vec::new();
+        for cidr in &cidrs {
+            let net: ipnet::IpNet = cidr.parse().unwrap();
+            let range = netpol_core::AddressSet::from(net);
+            let (first, last) = range.ranges().next().unwrap();
+            external.extend([first, last]);
+            external.extend(neighbors(first).into_iter().chain(neighbors(last)));
+            peers.push(Peer::Network(IpBlock { cidr: net, except: vec![] }));
+        }
+        let rules = vec![TrafficMatch::new(Match::OneOf(peers), Match::Any)];
+        let policy =
+            Policy::network_policy("shop", "nets", is("b"), Some(rules.clone()), Some(rules));
+        cluster.insert_policy(policy);
+        external.retain(|address| {
+            is_routable(*address) && !cluster.address_owners().contains_key(address)
+        });
+        let plan = plan.with_external(external.iter().copied());
+        let mut lab = Lab::new(&plan).unwrap();
+        apply(&lab, &mut nftables(NftOptions::default()), &cluster, Scope::Cluster);
+        let local = [pod("a"), pod("b")].into();
+        let mut probes = Vec::new();
+        for &address in &external {
+            let b = ip(if address.is_ipv4() { "10.0.0.2" } else { "fd00::2" });
+            probes.extend([Probe::new(address, b, DNS), Probe::new(b, address, DNS)]);
+        }
+        let fates = lab.probe(&probes).unwrap();
+        let mut allowed = 0;
+        for (probe, fate) in probes.iter().zip(fates) {
+            let expected = expected(&lab, &cluster, &local, probe, &Options::default());
+            assert_eq!(fate.delivered, expected, "{kind}: {probe}");
+            allowed += usize::from(expected);
+        }
+        assert!(allowed > 0 && (allowed < probes.len() || kind == "everything"), "{kind}");
+    }
+}
+
+/// The addresses beside this one.
+fn neighbors(address: IpAddr) -> Vec<IpAddr> {
+    match address {
+        IpAddr::V4(address) => {
+            [address.to_bits().saturating_sub(1), address.to_bits().saturating_add(1)]
+                .map(|bits| std::net::Ipv4Addr::from_bits(bits).into())
+                .into()
+        }
+        IpAddr::V6(address) => {
+            [address.to_bits().saturating_sub(1), address.to_bits().saturating_add(1)]
+                .map(|bits| std::net::Ipv6Addr::from_bits(bits).into())
+                .into()
+        }
+    }
+}
+
 /// NP-60, NP-53: what belongs to an allowed connection passes a pod that may not open any.
 #[test]
 fn replies_and_errors_pass() {
