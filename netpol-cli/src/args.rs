@@ -35,6 +35,16 @@ pub(crate) enum Command {
     Explain(ExplainArgs),
     /// Report the defects of the manifests
     Check(CheckArgs),
+    /// Print the rules that enforce the policies, for one node or for all pods
+    Render(RenderArgs),
+    /// Put the rules into this machine's kernel; nothing is open or cut off in between
+    Apply(ApplyArgs),
+    /// Take the rules out of this machine's kernel
+    Remove(RemoveArgs),
+    /// Show what the kernel denied, by policy and by pod
+    Stats(StatsArgs),
+    /// Try the policies with real packets between network namespaces on this machine
+    Lab(LabArgs),
     /// Print a script that completes netpol's arguments in a shell
     Completions {
         /// The shell
@@ -52,6 +62,14 @@ pub(crate) struct Input {
     /// The namespace of objects that name none
     #[arg(long, value_name = "NAME", default_value = "default")]
     pub(crate) default_namespace: String,
+}
+
+/// Manifests that make an answer easier to read.
+#[derive(Args, Debug)]
+pub(crate) struct OptionalInput {
+    /// Files or directories of manifests, or - for standard input
+    #[arg(value_name = "PATH")]
+    pub(crate) paths: Vec<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
@@ -148,6 +166,117 @@ Examples:
 pub(crate) struct CheckArgs {
     #[command(flatten)]
     pub(crate) input: Input,
+    /// The form of the answer
+    #[arg(short, long, value_enum, default_value = "text")]
+    pub(crate) output: Format,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum BackendName {
+    /// nftables
+    Nft,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct EnforceArgs {
+    #[command(flatten)]
+    pub(crate) input: Input,
+    /// What enforces the policies
+    #[arg(long, value_enum, default_value = "nft")]
+    pub(crate) backend: BackendName,
+    /// The node whose pods are policed
+    #[arg(long, value_name = "NAME")]
+    pub(crate) node: Option<String>,
+    /// A JSON file with the host-side interface of each pod: {"namespace/pod": "interface"}
+    #[arg(long, value_name = "FILE")]
+    pub(crate) interfaces: Option<PathBuf>,
+    /// Answer what is denied (TCP with a reset) instead of dropping it
+    #[arg(long)]
+    pub(crate) reject: bool,
+    /// Log denials to this nflog group, with the name of the policy and a rate limit
+    #[arg(long, value_name = "GROUP")]
+    pub(crate) log_group: Option<u16>,
+    /// Judge open connections anew when policy changes
+    #[arg(long)]
+    pub(crate) re_evaluate: bool,
+    /// Take the source addresses of packets from pods as honest
+    #[arg(long)]
+    pub(crate) no_source_guard: bool,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Without --node the rules are for all pods that have an address.
+
+Examples:
+  netpol render examples/dual-stack
+  netpol render --node node-1 --interfaces pods.json cluster.yaml | nft -f -")]
+pub(crate) struct RenderArgs {
+    #[command(flatten)]
+    pub(crate) enforce: EnforceArgs,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Without --node it is the node called like this machine, or all pods if none names a node. Interfaces come from --interfaces, or from
+the kernel's host routes to the pods. Needs CAP_NET_ADMIN and nft; works in the network namespace it is run in.
+
+Examples:
+  netpol apply --dry-run cluster.yaml
+  netpol apply --node node-1 cluster.yaml")]
+pub(crate) struct ApplyArgs {
+    #[command(flatten)]
+    pub(crate) enforce: EnforceArgs,
+    /// Print what would change, as an nft script, and change nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// The form of the answer
+    #[arg(short, long, value_enum, default_value = "text")]
+    pub(crate) output: Format,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  netpol remove --backend nft")]
+pub(crate) struct RemoveArgs {
+    /// What enforces the policies
+    #[arg(long, value_enum, default_value = "nft")]
+    pub(crate) backend: BackendName,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  netpol stats
+  netpol stats cluster.yaml        pods by name instead of by address")]
+pub(crate) struct StatsArgs {
+    #[command(flatten)]
+    pub(crate) input: OptionalInput,
+    /// What enforces the policies
+    #[arg(long, value_enum, default_value = "nft")]
+    pub(crate) backend: BackendName,
+    /// The form of the answer
+    #[arg(short, long, value_enum, default_value = "text")]
+    pub(crate) output: Format,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Each pod becomes a network namespace with its addresses, made up where the manifests have none. Every pair is probed over TCP, UDP,
+SCTP and ICMP, on each port that a policy or container names and on one that nobody names. Needs root, nft and ip. Nothing outside its own
+namespaces is touched, and nothing is left behind.
+
+Examples:
+  netpol lab examples/shop
+  netpol lab --shell shop/web examples/shop")]
+pub(crate) struct LabArgs {
+    #[command(flatten)]
+    pub(crate) input: Input,
+    /// What enforces the policies
+    #[arg(long, value_enum, default_value = "nft")]
+    pub(crate) backend: BackendName,
+    /// Open a shell in the namespace of this pod or workload instead of probing
+    #[arg(long, value_name = "POD")]
+    pub(crate) shell: Option<String>,
     /// The form of the answer
     #[arg(short, long, value_enum, default_value = "text")]
     pub(crate) output: Format,

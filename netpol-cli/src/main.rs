@@ -5,6 +5,8 @@
 mod args;
 mod check;
 mod explain;
+mod kernel;
+mod lab;
 mod list;
 mod load;
 mod party;
@@ -62,6 +64,11 @@ fn run(command: &Command, out: &mut dyn Write) -> Result<Answer, Failure> {
         Command::List(args) => list::run(args, out),
         Command::Explain(args) => explain::run(args, out),
         Command::Check(args) => check::run(args, out),
+        Command::Render(args) => kernel::render(args, out),
+        Command::Apply(args) => kernel::apply(args, out),
+        Command::Remove(args) => kernel::remove(args, out),
+        Command::Stats(args) => kernel::stats(args, out),
+        Command::Lab(args) => lab::run(args, out),
         Command::Completions { shell } => {
             clap_complete::generate(*shell, &mut Cli::command(), "netpol", out);
             Ok(Answer::Yes)

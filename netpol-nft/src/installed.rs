@@ -1,0 +1,210 @@
+//! What the kernel has, as nft lists it: only our own tables, only what a plan must know.
+
+use crate::layout::MARKER;
+use crate::model::{Element, KeyType, Model, Name, Table, TableFamily, Value};
+use crate::runner::{Error, Failure, Runner};
+use ipnet::IpNet;
+use serde_json::Value as Json;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+/// Our tables in the kernel.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Installed {
+    pub(crate) tables: BTreeMap<TableFamily, InstalledTable>,
+}
+
+/// One table.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct InstalledTable {
+    pub(crate) sets: BTreeMap<Name, BTreeSet<Element>>,
+    pub(crate) maps: BTreeMap<Name, BTreeMap<Element, Name>>,
+    /// The comments of the rules of each chain: its name says what they are, their comments whether all are there.
+    pub(crate) chains: BTreeMap<Name, Vec<String>>,
+}
+
+/// A counter of denied packets.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Count {
+    pub(crate) comment: String,
+    pub(crate) packets: u64,
+    pub(crate) bytes: u64,
+}
+
+impl Installed {
+    /// What is installed once `model` is.
+    pub(crate) fn of(model: &Model) -> Self {
+        let tables =
+            model.tables.iter().map(|(&family, table)| (family, InstalledTable::of(table)));
+        Self { tables: tables.collect() }
+    }
+
+    /// Reads the tables of this name, and the counters in them.
+    pub(crate) fn read(runner: &Runner, table: &Name) -> Result<(Self, Vec<Count>), Error> {
+        let (mut installed, mut counts) = (Self::default(), Vec::new());
+        let tables = list(runner, &["-j", "list", "tables"])?;
+        for family in TableFamily::ALL {
+            let is_it = |item: &Json| {
+                let item = item.get("table").unwrap_or(&Json::Null);
+                item.get("family").and_then(Json::as_str) == Some(family.as_str())
+                    && item.get("name").and_then(Json::as_str) == Some(table.as_str())
+            };
+            if !tables.iter().any(is_it) {
+                continue;
+            }
+            let items = list(runner, &["-j", "list", "table", family.as_str(), table.as_str()])?;
+            let listed = parse(&items, &mut counts)?;
+            let marked = listed.chains.keys().any(|name| name.as_str() == MARKER);
+            if !marked {
+                return Err(Error::Foreign { table: format!("{family} {table}") });
+            }
+            installed.tables.insert(family, listed);
+        }
+        Ok((installed, counts))
+    }
+}
+
+impl InstalledTable {
+    fn of(table: &Table) -> Self {
+        let comments = |chain: &crate::model::Chain| {
+            chain.rules.iter().map(|rule| rule.comment.as_str().to_owned()).collect()
+        };
+        Self {
+            sets: table.sets.iter().map(|(n, set)| (n.clone(), set.elements.clone())).collect(),
+            maps: table.maps.iter().map(|(n, map)| (n.clone(), map.elements.clone())).collect(),
+            chains: table.chains.iter().map(|(n, chain)| (n.clone(), comments(chain))).collect(),
+        }
+    }
+}
+
+fn list(runner: &Runner, arguments: &[&str]) -> Result<Vec<Json>, Error> {
+    let text = runner.run(arguments, "").map_err(|failure| match failure {
+        Failure::Fatal(error) => error,
+        Failure::Nft(message)
+            if message.contains("not permitted") || message.contains("must be root") =>
+        {
+            Error::Permission
+        }
+        Failure::Nft(message) => {
+            let message = message.lines().next().unwrap_or_default().to_owned();
+            Error::Listing { message }
+        }
+    })?;
+    // Flags of a table that nft 1.0.6 does not know make its listing invalid JSON (dataplane.md A.2).
+    let listing: Json = serde_json::from_str(&text)
+        .map_err(|error| Error::Listing { message: error.to_string() })?;
+    match listing.get("nftables") {
+        Some(Json::Array(items)) => Ok(items.clone()),
+        _ => Err(Error::Listing { message: "no `nftables` list".to_owned() }),
+    }
+}
+
+fn parse(items: &[Json], counts: &mut Vec<Count>) -> Result<InstalledTable, Error> {
+    let mut table = InstalledTable::default();
+    for item in items {
+        if let Some(set) = item.get("set") {
+            let Some(name) = name(set, "name") else { continue };
+            let types = types(set)?;
+            let elements = set.get("elem").and_then(Json::as_array);
+            let elements =
+                elements.into_iter().flatten().map(|element| parse_element(element, &types));
+            table.sets.insert(name, elements.collect::<Result<_, _>>()?);
+        } else if let Some(map) = item.get("map") {
+            let Some(name) = name(map, "name") else { continue };
+            let types = types(map)?;
+            let mut mappings = BTreeMap::new();
+            for element in map.get("elem").and_then(Json::as_array).into_iter().flatten() {
+                let target = |verdict: &Json| {
+                    let target = verdict.get("goto").or_else(|| verdict.get("jump"))?;
+                    target.get("target").and_then(Json::as_str).and_then(Name::new)
+                };
+                let (Some(key), Some(chain)) = (element.get(0), element.get(1).and_then(target))
+                else {
+                    return Err(unclear("map element", element));
+                };
+                mappings.insert(parse_element(key, &types)?, chain);
+            }
+            table.maps.insert(name, mappings);
+        } else if let Some(chain) = item.get("chain") {
+            if let Some(name) = name(chain, "name") {
+                table.chains.entry(name).or_default();
+            }
+        } else if let Some(rule) = item.get("rule") {
+            let Some(chain) = name(rule, "chain") else { continue };
+            let comment = rule.get("comment").and_then(Json::as_str).unwrap_or_default();
+            for statement in rule.get("expr").and_then(Json::as_array).into_iter().flatten() {
+                let Some(counter) = statement.get("counter") else { continue };
+                let number = |key| counter.get(key).and_then(Json::as_u64).unwrap_or_default();
+                let (packets, bytes) = (number("packets"), number("bytes"));
+                counts.push(Count { comment: comment.to_owned(), packets, bytes });
+            }
+            table.chains.entry(chain).or_default().push(comment.to_owned());
+        }
+    }
+    Ok(table)
+}
+
+/// A name that we can have given. What has another is not touched.
+fn name(item: &Json, key: &str) -> Option<Name> {
+    item.get(key).and_then(Json::as_str).and_then(Name::new)
+}
+
+fn types(set: &Json) -> Result<Vec<Option<KeyType>>, Error> {
+    let one = |text: &Json| {
+        let known = [KeyType::Ipv4, KeyType::Ipv6, KeyType::Service, KeyType::Device];
+        known.into_iter().find(|key| text.as_str() == Some(key.as_str()))
+    };
+    match set.get("type") {
+        Some(Json::Array(types)) => Ok(types.iter().map(one).collect()),
+        Some(text @ Json::String(_)) => Ok(vec![one(text)]),
+        _ => Err(unclear("set", set)),
+    }
+}
+
+fn parse_element(element: &Json, types: &[Option<KeyType>]) -> Result<Element, Error> {
+    let element = element.get("elem").and_then(|elem| elem.get("val")).unwrap_or(element);
+    let parts = match element.get("concat") {
+        Some(Json::Array(parts)) => parts.iter().collect(),
+        _ => vec![element],
+    };
+    let values = parts.iter().zip(types).map(|(part, key)| parse_value(part, *key));
+    values.collect::<Option<Element>>().ok_or_else(|| unclear("element", element))
+}
+
+fn parse_value(value: &Json, key: Option<KeyType>) -> Option<Value> {
+    let address = |value: &Json| value.as_str()?.parse::<IpAddr>().ok();
+    match key? {
+        KeyType::Ipv4 | KeyType::Ipv6 => {
+            if let Some(range) = value.get("range") {
+                return Some(Value::Addresses(address(range.get(0)?)?, address(range.get(1)?)?));
+            }
+            if let Some(prefix) = value.get("prefix") {
+                let length = u8::try_from(prefix.get("len")?.as_u64()?).ok()?;
+                let net = IpNet::new(address(prefix.get("addr")?)?, length).ok()?;
+                return Some(Value::Addresses(net.network(), net.broadcast()));
+            }
+            Some(Value::Address(address(value)?))
+        }
+        KeyType::Service => {
+            let port = u16::try_from(value.as_u64()?).ok()?;
+            Some(Value::Ports(port, port))
+        }
+        KeyType::Device => Some(Value::Device(crate::model::DeviceName::new(value.as_str()?)?)),
+    }
+}
+
+fn unclear(what: &str, item: &Json) -> Error {
+    let mut text = item.to_string();
+    text.truncate(text.floor_char_boundary_at(200));
+    Error::Listing { message: format!("{what} {text}") }
+}
+
+trait FloorCharBoundary {
+    fn floor_char_boundary_at(&self, at: usize) -> usize;
+}
+
+impl FloorCharBoundary for String {
+    fn floor_char_boundary_at(&self, at: usize) -> usize {
+        (0..=at.min(self.len())).rev().find(|at| self.is_char_boundary(*at)).unwrap_or(0)
+    }
+}

@@ -1,0 +1,272 @@
+//! Running `nft`, and what can go wrong with it.
+
+use std::ffi::{OsStr, OsString};
+use std::io::{self, Write as _};
+use std::process::{Command, Stdio};
+use std::thread;
+
+/// Why the kernel's ruleset could not be read or changed. What was enforced before still is.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// There is no nft.
+    #[error("`{program}` was not found")]
+    NoNft {
+        /// What was to be run.
+        program: String,
+    },
+    /// The program could not be run.
+    #[error("`{program}` could not be run")]
+    Run {
+        /// What was to be run.
+        program: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The process may not change the ruleset of this network namespace.
+    #[error("no permission to change the ruleset of this network namespace")]
+    Permission,
+    /// Another process owns the table and lets nobody else change it.
+    #[error("the table `{table}` is owned by another process")]
+    Owned {
+        /// Family and name.
+        table: String,
+    },
+    /// There is a table of this name that netpol did not make.
+    #[error("the table `{table}` was not made by netpol")]
+    Foreign {
+        /// Family and name.
+        table: String,
+    },
+    /// The ruleset is more than the kernel takes.
+    #[error("the ruleset exceeds a limit of the kernel: {message}")]
+    Limit {
+        /// What nft said.
+        message: String,
+        /// The policies that the failing line is for, if it is for any.
+        policies: String,
+    },
+    /// The kernel, or this nft, does not know something that is needed.
+    #[error("this kernel or this nft is too old: {message}")]
+    TooOld {
+        /// What nft said.
+        message: String,
+    },
+    /// The kernel refused the transaction for another reason.
+    #[error("nft refused the ruleset{}: {message}", of(.policies))]
+    Refused {
+        /// What nft said.
+        message: String,
+        /// The command that failed, if that is known.
+        command: String,
+        /// The policies that the failing line is for, if it is for any.
+        policies: String,
+    },
+    /// What nft lists is not understood.
+    #[error("the listing of nft was not understood: {message}")]
+    Listing {
+        /// What was not understood.
+        message: String,
+    },
+    /// A change was to be made to rules that another process had installed.
+    #[error(
+        "the installed rules were not applied by this process, so changes to them mean nothing"
+    )]
+    Baseless,
+    /// There is something in our table that the ruleset at hand does not explain.
+    #[error("`{name}` is installed but belongs to another ruleset")]
+    Unrecognized {
+        /// The name of a set or a chain.
+        name: String,
+    },
+}
+
+fn of(policies: &str) -> String {
+    if policies.is_empty() { String::new() } else { format!(" of {policies}") }
+}
+
+impl Error {
+    /// What to do about it.
+    #[must_use]
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::NoNft { .. } => "install nftables (Debian: apt-get install nftables)",
+            Self::Run { .. } => "check that the program can be executed",
+            Self::Permission => "run as root, or with CAP_NET_ADMIN in this network namespace",
+            Self::Owned { .. } => "stop the process that owns it, or choose another table name",
+            Self::Foreign { .. } => "choose another table name, or delete that table yourself",
+            Self::Limit { .. } => "fewer or smaller policies for the pods of this node",
+            Self::TooOld { .. } => "nft 1.0.6 and Linux 5.10 or later are needed",
+            Self::Refused { .. } => "report this ruleset: netpol renders what nft should accept",
+            Self::Listing { .. } => "report this version of nft",
+            Self::Baseless => "replace the ruleset first",
+            Self::Unrecognized { .. } => "apply the ruleset first",
+        }
+    }
+}
+
+/// What runs `nft`: in this network namespace, or in another.
+///
+/// Needs CAP_NET_ADMIN there.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Runner {
+    prefix: Vec<OsString>,
+    nft: OsString,
+}
+
+impl Default for Runner {
+    fn default() -> Self {
+        Self { prefix: Vec::new(), nft: "nft".into() }
+    }
+}
+
+impl Runner {
+    /// Runs the `nft` that is in the path, in the caller's network namespace.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Runs in the named network namespace, through ip-netns(8).
+    #[must_use]
+    pub fn in_namespace(name: impl AsRef<OsStr>) -> Self {
+        Self::new().with_prefix([
+            OsStr::new("ip"),
+            "netns".as_ref(),
+            "exec".as_ref(),
+            name.as_ref(),
+        ])
+    }
+
+    /// Runs behind another command, such as `nsenter --net=/proc/4711/ns/net`.
+    #[must_use]
+    pub fn with_prefix<I: Into<OsString>>(mut self, prefix: impl IntoIterator<Item = I>) -> Self {
+        self.prefix = prefix.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Runs this program instead of `nft`.
+    #[must_use]
+    pub fn with_nft(mut self, nft: impl Into<OsString>) -> Self {
+        self.nft = nft.into();
+        self
+    }
+
+    /// The output of nft, or its error output as [`Failure::Nft`].
+    pub(crate) fn run(&self, arguments: &[&str], input: &str) -> Result<String, Failure> {
+        self.run_program(&self.nft, arguments, input)
+    }
+
+    /// The same for another program.
+    pub(crate) fn run_program(
+        &self,
+        name: &OsStr,
+        arguments: &[&str],
+        input: &str,
+    ) -> Result<String, Failure> {
+        let mut words = self.prefix.iter().map(OsString::as_os_str).chain([name]);
+        let program = words.next().unwrap_or(name);
+        let mut child = Command::new(program)
+            .args(words)
+            .args(arguments)
+            // Messages are compared, so they must not be translated.
+            .env("LC_ALL", "C")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|error| not_run(program, error))?;
+        let stdin = child.stdin.take();
+        let input = input.to_owned();
+        // nft may fill its error output before it has read everything.
+        let writer = thread::spawn(move || {
+            if let Some(mut stdin) = stdin {
+                // If nft stops reading it says why itself.
+                let _ = stdin.write_all(input.as_bytes());
+            }
+        });
+        let output = child.wait_with_output().map_err(|error| not_run(program, error))?;
+        let _ = writer.join();
+        if output.status.success() {
+            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+        }
+        let message = String::from_utf8_lossy(&output.stderr).into_owned();
+        let nft = name.to_string_lossy();
+        if message.contains(&format!("exec of \"{nft}\" failed"))
+            || message.contains(&format!("failed to execute {nft}"))
+        {
+            return Err(Failure::Fatal(Error::NoNft { program: nft.into_owned() }));
+        }
+        Err(Failure::Nft(message))
+    }
+}
+
+fn not_run(program: &OsStr, source: io::Error) -> Failure {
+    let program = program.to_string_lossy().into_owned();
+    Failure::Fatal(match source.kind() {
+        io::ErrorKind::NotFound => Error::NoNft { program },
+        _ => Error::Run { program, source },
+    })
+}
+
+/// What one run of nft can end with.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// It did not come to a word of nft.
+    Fatal(Error),
+    /// nft said this.
+    Nft(String),
+}
+
+/// The line of the script that a message of nft is about, from 0: `/dev/stdin:12:5-20: Error: ...`.
+pub(crate) fn line_of(message: &str) -> Option<usize> {
+    let place = message.lines().find_map(|line| line.split_once("stdin:"))?.1;
+    place.split(':').next()?.parse::<usize>().ok()?.checked_sub(1)
+}
+
+/// The error for what nft said about a command for these policies.
+pub(crate) fn explain(message: &str, command: String, policies: String, table: &str) -> Error {
+    let says = |words: &[&str]| words.iter().any(|word| message.contains(word));
+    let first = message.lines().next().unwrap_or_default().trim();
+    let short = first.split_once("Error: ").map_or(first, |(_, text)| text).to_owned();
+    if says(&["Operation not permitted", "must be root"]) {
+        return Error::Owned { table: table.to_owned() };
+    }
+    if says(&[
+        "Too many open files",
+        "Too many links",
+        "Message too long",
+        "Numerical result out of range",
+        "Cannot allocate memory",
+        "No buffer space",
+        "No space left",
+        "Value too large",
+        "File name too long",
+    ]) {
+        return Error::Limit { message: short, policies };
+    }
+    if says(&["syntax error", "Operation not supported", "Protocol not supported"]) {
+        return Error::TooOld { message: short };
+    }
+    Error::Refused { message: short, command, policies }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_lead_to_lines() {
+        let message = "/dev/stdin:2:34-40: Error: No such file or directory\nadd rule\n     ^^^";
+        assert_eq!(line_of(message), Some(1));
+        assert_eq!(line_of("netlink: Error: cache initialization failed"), None);
+    }
+
+    #[test]
+    fn a_missing_program_is_told_apart() {
+        let runner = Runner::new().with_nft("/nonexistent/nft");
+        let Err(Failure::Fatal(error)) = runner.run(&["list", "tables"], "") else { panic!() };
+        assert!(matches!(error, Error::NoNft { .. }), "{error}");
+        assert!(error.hint().contains("install"));
+    }
+}
