@@ -1,8 +1,8 @@
 //! Making the kernel equal to a ruleset, and reading back what it has.
 
 use crate::command::Command;
-use crate::installed::{Installed, InstalledTable};
-use crate::layout::{Defect, Layout, MARKER, chain_name, layout};
+use crate::installed::{Counted, Installed, InstalledTable};
+use crate::layout::{Defect, Layout, MARKER, chain_name, counting_set_name, layout};
 use crate::model::{
     Action, Chain, Comment, DeviceName, Field, IpVersion, Match, Model, Name, Rule, Table,
     TableFamily, Test, Value,
@@ -138,11 +138,28 @@ impl Nftables {
         let (_, counts) = Installed::read(&self.runner, self.options.table())?;
         let mut denied: BTreeMap<String, (u64, u64)> = BTreeMap::new();
         for count in counts {
-            let (packets, bytes) = denied.entry(count.comment).or_default();
+            let Counted::Rule(comment) = count.of else { continue };
+            let (packets, bytes) = denied.entry(comment).or_default();
             *packets += count.packets;
             *bytes += count.bytes;
         }
         Ok(denied)
+    }
+
+    /// Packets and bytes that were denied to each address of a local pod, since it is policed in that direction.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's ruleset could not be read.
+    pub fn denied_by_address(&self) -> Result<BTreeMap<(Direction, IpAddr), (u64, u64)>, Error> {
+        let (_, counts) = Installed::read(&self.runner, self.options.table())?;
+        let counts = counts.into_iter().filter_map(|count| {
+            let Counted::Member(set, address) = count.of else { return None };
+            let of = |direction: &Direction| set.as_str() == counting_set_name(*direction);
+            let direction = Direction::ALL.into_iter().find(of)?;
+            Some(((direction, address), (count.packets, count.bytes)))
+        });
+        Ok(counts.collect())
     }
 
     /// What of `ruleset` is installed, read back from the kernel, in the terms of that ruleset.

@@ -26,9 +26,25 @@ pub(crate) struct InstalledTable {
 /// A counter of denied packets.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Count {
-    pub(crate) comment: String,
+    pub(crate) of: Counted,
     pub(crate) packets: u64,
     pub(crate) bytes: u64,
+}
+
+/// What is counted.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Counted {
+    /// A rule, by its comment.
+    Rule(String),
+    /// A member of this set.
+    Member(Name, IpAddr),
+}
+
+impl Count {
+    fn parse(of: Counted, counter: &Json) -> Self {
+        let number = |key| counter.get(key).and_then(Json::as_u64).unwrap_or_default();
+        Self { of, packets: number("packets"), bytes: number("bytes") }
+    }
 }
 
 impl Installed {
@@ -106,6 +122,15 @@ fn parse(items: &[Json], counts: &mut Vec<Count>) -> Result<InstalledTable, Erro
             let Some(name) = name(set, "name") else { continue };
             let types = types(set)?;
             let elements = set.get("elem").and_then(Json::as_array);
+            for element in elements.into_iter().flatten() {
+                let Some(inner) = element.get("elem") else { continue };
+                if let (Some(counter), Some(address)) =
+                    (inner.get("counter"), inner.get("val").and_then(Json::as_str))
+                    && let Ok(address) = address.parse()
+                {
+                    counts.push(Count::parse(Counted::Member(name.clone(), address), counter));
+                }
+            }
             let elements =
                 elements.into_iter().flatten().map(|element| parse_element(element, &types));
             table.sets.insert(name, elements.collect::<Result<_, _>>()?);
@@ -134,9 +159,7 @@ fn parse(items: &[Json], counts: &mut Vec<Count>) -> Result<InstalledTable, Erro
             let comment = rule.get("comment").and_then(Json::as_str).unwrap_or_default();
             for statement in rule.get("expr").and_then(Json::as_array).into_iter().flatten() {
                 let Some(counter) = statement.get("counter") else { continue };
-                let number = |key| counter.get(key).and_then(Json::as_u64).unwrap_or_default();
-                let (packets, bytes) = (number("packets"), number("bytes"));
-                counts.push(Count { comment: comment.to_owned(), packets, bytes });
+                counts.push(Count::parse(Counted::Rule(comment.to_owned()), counter));
             }
             table.chains.entry(chain).or_default().push(comment.to_owned());
         }

@@ -9,7 +9,8 @@
 //! maps          e, i      address of a local pod -> chain of its program; oe, oi the same for traffic with the own node
 //!               g         device of a local pod -> chain of its source guard
 //! chains        e_P_H     program P, egress; i_P_H ingress; t_H a later tier; x_H a denial; H is a digest of the rules
-//! sets          p_S pods, n_S named ports, c_S_L networks of prefix length L, self pairs of addresses of one pod
+//! sets          p_S pods, n_S named ports, c_S_L networks of prefix length L, self pairs of addresses of one pod,
+//!               de, di local pods that are policed, which count what is denied them
 //! ```
 //!
 //! INVARIANT: in a chain that is reached by `goto`, `return` allows the direction. INVARIANT: the name of a chain changes
@@ -230,7 +231,7 @@ impl Builder<'_> {
     ) {
         let comment = Comment::new(comment);
         let interval = elements.iter().flatten().any(|value| matches!(value, Value::Addresses(..)));
-        self.table.sets.insert(name, Set { key, interval, elements, comment });
+        self.table.sets.insert(name, Set { key, interval, counters: false, elements, comment });
     }
 
     /// A chain that is named by its rules.
@@ -338,10 +339,23 @@ impl Builder<'_> {
                 Direction::Egress => ("e", "oe"),
             };
             self.dispatch(Name::made(all), direction, &chains);
+            if self.options.counters() {
+                let map = self.table.maps.get(&Name::made(all));
+                let pods = map.map(|map| map.elements.keys().cloned().collect());
+                self.counting_set(direction, pods.unwrap_or_default());
+            }
             if direction == Direction::Ingress || exempt_egress {
                 self.dispatch(Name::made(own), direction, &own_node);
             }
         }
+    }
+
+    /// The set that counts, by local pod, what is denied in a direction.
+    fn counting_set(&mut self, direction: Direction, elements: BTreeSet<Element>) {
+        let name = Name::made(counting_set_name(direction));
+        let comment = Comment::new(&format!("denied by pod, {direction}"));
+        let (key, interval, counters) = (vec![self.key_type()], false, true);
+        self.table.sets.insert(name, Set { key, interval, counters, elements, comment });
     }
 
     fn dispatch(&mut self, name: Name, direction: Direction, chains: &BTreeMap<ProgramId, Name>) {
@@ -541,6 +555,15 @@ impl Builder<'_> {
             rules.push(Rule { actions, ..Rule::default() });
         }
         let counter = self.options.counters().then_some(Action::Counter);
+        if self.options.counters() {
+            let pod = match direction {
+                Direction::Ingress => Field::Destination(self.version),
+                Direction::Egress => Field::Source(self.version),
+            };
+            let counts = Test::In(Name::made(counting_set_name(direction)));
+            let (matches, actions) = (vec![condition(pod, counts)], Vec::new());
+            rules.push(Rule { matches, actions, comment: Comment::new("counts by pod") });
+        }
         let comment = Comment::new(why);
         let mut end = |matches, action| {
             let actions = counter.iter().cloned().chain([action]).collect();
@@ -719,6 +742,14 @@ fn netdev_table(devices: &Devices) -> Table {
         table.chains.insert(name, Chain { hook, rules, title });
     }
     table
+}
+
+/// The name of the set that counts what is denied in a direction.
+pub(crate) fn counting_set_name(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Ingress => "di",
+        Direction::Egress => "de",
+    }
 }
 
 /// The name of a chain with these rules.

@@ -252,6 +252,8 @@ pub struct Set {
     pub key: Vec<KeyType>,
     /// Does it hold intervals? Then its members never change: a change is a new set.
     pub interval: bool,
+    /// Does each member count the packets that match it?
+    pub counters: bool,
     /// Its members.
     pub elements: BTreeSet<Element>,
     /// What it is, for people.

@@ -7,6 +7,7 @@
 //!   A change of dispatch is therefore a change of a rule: these objects are for loading a ruleset as a whole, and
 //!   [`Nftables`](crate::Nftables) does not use them;
 //! * it has no comments on tables and chains, and neither do we need them; nft 1.0.6 ignores those of sets in JSON;
+//! * a set cannot count by member, so what is denied is counted by rule but not by pod;
 //! * it has no `auto-merge`; the compiler merges networks itself (F57).
 
 use crate::model::{

@@ -60,6 +60,9 @@ pub fn command(table: &Name, command: &Command) -> String {
             if set.interval {
                 text.push_str("flags interval; ");
             }
+            if set.counters {
+                text.push_str("counter; ");
+            }
             if !set.comment.is_empty() {
                 let _ = write!(text, "comment \"{}\"; ", set.comment);
             }
@@ -106,6 +109,9 @@ fn write_set(text: &mut String, name: &Name, set: &Set) {
     let _ = writeln!(text, "\t\t{}", Type(&set.key));
     if set.interval {
         text.push_str("\t\tflags interval\n");
+    }
+    if set.counters {
+        text.push_str("\t\tcounter\n");
     }
     if !set.comment.is_empty() {
         let _ = writeln!(text, "\t\tcomment \"{}\"", set.comment);
@@ -214,8 +220,8 @@ struct Line<'a>(&'a Rule);
 
 impl fmt::Display for Line<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for condition in &self.0.matches {
-            write_match(f, condition)?;
+        join(f, " ", &self.0.matches, write_match)?;
+        if !self.0.matches.is_empty() && !self.0.actions.is_empty() {
             f.write_char(' ')?;
         }
         join(f, " ", &self.0.actions, write_action)?;

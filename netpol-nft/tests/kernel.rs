@@ -175,6 +175,8 @@ fn text_and_objects_are_the_same_ruleset() {
             let without_dispatch = |netns: &Netns| -> Vec<String> {
                 let blocks = sorted(&netns.listing()).into_iter();
                 let blocks = blocks.filter(|block| !block.contains("\tmap "));
+                // Nor can the crate's sets count.
+                let blocks = blocks.filter(|block| !block.contains("\tset d"));
                 let compared = |line: &&str| {
                     !line.contains(" vmap ")
                         && !line.contains(" : goto ")

@@ -561,6 +561,10 @@ fn denied_packets_are_counted_by_policy() {
     }
     // The lab sends what did not arrive twice.
     assert!((3..=6).contains(&count(&lab)), "{}", count(&lab));
+    let by_address = lab.run(&Place::Node, || nftables.denied_by_address().unwrap()).unwrap();
+    assert_eq!(by_address[&(Direction::Ingress, ip("10.0.0.2"))].0, count(&lab));
+    assert_eq!(by_address[&(Direction::Ingress, ip("fd00::2"))].0, 0);
+    assert_eq!(by_address.len(), 2, "only what is policed");
 }
 
 /// Two clusters with other rules, sets and networks, in which these flows have the same fate.
