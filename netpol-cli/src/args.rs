@@ -2,6 +2,7 @@
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use netpol_nft::model::Name;
 use std::path::PathBuf;
 
 /// Who can reach whom under Kubernetes network policy, why not, and what is wrong with the policies.
@@ -62,6 +63,12 @@ pub(crate) struct Input {
     /// The namespace of objects that name none
     #[arg(long, value_name = "NAME", default_value = "default")]
     pub(crate) default_namespace: String,
+}
+
+fn table(text: &str) -> Result<Name, String> {
+    Name::new(text).ok_or_else(|| {
+        "a table's name is letters, digits and `_`, and begins with a letter".to_owned()
+    })
 }
 
 /// Manifests that make an answer easier to read.
@@ -202,6 +209,9 @@ pub(crate) struct EnforceArgs {
     /// Take the source addresses of packets from pods as honest
     #[arg(long)]
     pub(crate) no_source_guard: bool,
+    /// The name of the tables in the kernel; two names are two independent rulesets
+    #[arg(long, value_name = "NAME", default_value = "netpol", value_parser = table)]
+    pub(crate) table: Name,
 }
 
 #[derive(Args, Debug)]
@@ -241,6 +251,9 @@ pub(crate) struct RemoveArgs {
     /// What enforces the policies
     #[arg(long, value_enum, default_value = "nft")]
     pub(crate) backend: BackendName,
+    /// The name of the tables in the kernel; two names are two independent rulesets
+    #[arg(long, value_name = "NAME", default_value = "netpol", value_parser = table)]
+    pub(crate) table: Name,
 }
 
 #[derive(Args, Debug)]
@@ -254,6 +267,9 @@ pub(crate) struct StatsArgs {
     /// What enforces the policies
     #[arg(long, value_enum, default_value = "nft")]
     pub(crate) backend: BackendName,
+    /// The name of the tables in the kernel; two names are two independent rulesets
+    #[arg(long, value_name = "NAME", default_value = "netpol", value_parser = table)]
+    pub(crate) table: Name,
     /// The form of the answer
     #[arg(short, long, value_enum, default_value = "text")]
     pub(crate) output: Format,

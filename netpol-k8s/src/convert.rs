@@ -274,7 +274,7 @@ impl Converter {
         let selector = Option::<&LabelSelector>::from(&spec.pod_selector).unwrap_or(&everything);
         let (isolates_ingress, isolates_egress) = isolated_directions(spec);
 
-        let (pods, mut ingress, mut egress);
+        let (pods, ingress, egress);
         match self.selector(selector) {
             Some(selector) => {
                 pods = selector;
@@ -299,12 +299,6 @@ impl Converter {
             }
             // Nobody can say whom it means: it means everybody, and allows nothing.
             None => (pods, ingress, egress) = (Selector::everything(), Vec::new(), Vec::new()),
-        }
-        if !isolates_ingress {
-            ingress = Vec::new();
-        }
-        if !isolates_egress {
-            egress = Vec::new();
         }
         let converted = Policy::network_policy(
             namespace,

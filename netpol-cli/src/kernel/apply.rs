@@ -81,8 +81,9 @@ pub(crate) fn apply(args: &ApplyArgs, out: &mut dyn Write) -> Result<Answer, Fai
     Ok(Answer::Yes)
 }
 
-pub(crate) fn remove(_: &RemoveArgs, out: &mut dyn Write) -> Result<Answer, Failure> {
-    let mut nftables = Nftables::new(Runner::new(), NftOptions::default());
+pub(crate) fn remove(args: &RemoveArgs, out: &mut dyn Write) -> Result<Answer, Failure> {
+    let mut nftables =
+        Nftables::new(Runner::new(), NftOptions::default().with_table(args.table.clone()));
     nftables.remove().map_err(|error| failure(&error))?;
     writeln!(out, "no rules of netpol are installed")?;
     Ok(Answer::Yes)

@@ -48,6 +48,7 @@ fn options(args: &EnforceArgs, manifests: &Manifests) -> Result<NftOptions, Fail
         .with_policy(policy)
         .with_denial(if args.reject { Denial::Reject } else { Denial::Drop })
         .with_log(args.log_group)
+        .with_table(args.table.clone())
         .with_interfaces(interfaces(args, manifests)?);
     Ok(if args.no_source_guard { options.with_guard(Guard::Off) } else { options })
 }

@@ -30,7 +30,8 @@ pub(crate) fn stats(args: &StatsArgs, out: &mut dyn Write) -> Result<Answer, Fai
             default_namespace: "default".to_owned(),
         })?),
     };
-    let nftables = Nftables::new(Runner::new(), NftOptions::default());
+    let nftables =
+        Nftables::new(Runner::new(), NftOptions::default().with_table(args.table.clone()));
     let denied = |what: String, (packets, bytes): (u64, u64)| Denied { what, packets, bytes };
     let rules = nftables.denied().map_err(|error| failure(&error))?;
     let addresses = nftables.denied_by_address().map_err(|error| failure(&error))?;

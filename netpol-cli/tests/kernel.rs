@@ -1,0 +1,128 @@
+//! The commands that change a kernel, each test in a network namespace of its own. Needs root (or a user namespace), nft and ip.
+#![expect(clippy::unwrap_used, reason = "a test ends where something is not as it must be")]
+
+use std::process::{Command, Output};
+
+const TOP: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+
+/// Runs a script in a new network namespace, with `netpol` as `$netpol`.
+fn script(text: &str) -> Output {
+    let output = Command::new("unshare")
+        .args(["--net", "bash", "-euc", text])
+        .env("netpol", env!("CARGO_BIN_EXE_netpol"))
+        .current_dir(TOP)
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        !stderr.contains("Operation not permitted") && !stderr.contains("command not found"),
+        "this test needs root, and the Debian packages nftables, iproute2 and util-linux: {stderr}"
+    );
+    output
+}
+
+#[track_caller]
+fn succeeds(text: &str) -> String {
+    let output = script(text);
+    let (out, err) =
+        (String::from_utf8(output.stdout).unwrap(), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{out}{err}");
+    out
+}
+
+#[test]
+fn what_is_rendered_loads_and_loads_again() {
+    for example in ["shop", "book", "deny-all", "dual-stack"] {
+        succeeds(&format!(
+            "$netpol render examples/{example} 2>/dev/null | nft -f -
+             first=$(nft list ruleset); $netpol render examples/{example} 2>/dev/null | nft -f -
+             [ \"$first\" = \"$(nft list ruleset)\" ]"
+        ));
+    }
+}
+
+#[test]
+fn apply_apply_again_and_remove() {
+    let out = succeeds(
+        "nft add table ip somebody; nft add chain ip somebody else; before=$(nft list ruleset)
+         $netpol apply --node node-a examples/dual-stack
+         $netpol apply --node node-a examples/dual-stack
+         $netpol apply --node node-a --dry-run examples/dual-stack
+         $netpol apply --node node-b -o json examples/dual-stack
+         $netpol apply --node node-a --dry-run examples/dual-stack | grep -q '^# create'
+         $netpol remove
+         $netpol remove
+         [ \"$before\" = \"$(nft list ruleset)\" ]",
+    );
+    let lines: Vec<&str> = out.lines().collect();
+    assert!(lines.first().is_some_and(|line| line.starts_with("enforced for 2 pods")), "{out}");
+    assert!(lines.contains(&"nothing to change: the rules for 2 pods are in force"), "{out}");
+    assert!(lines.contains(&"# nothing would change"), "{out}");
+    assert!(out.contains("\"pods\": 1"), "{out}");
+}
+
+#[test]
+fn denials_are_counted_by_policy_and_by_pod() {
+    // The node forwards a packet to a pod behind a veth; nobody answers, but the policy has dropped it before.
+    let out = succeeds(
+        "ip link set lo up; sysctl -qw net.ipv4.ip_forward=1
+         ip link add p type veth peer name q; ip link set p up; ip link set q up
+         ip link add u type veth peer name w; ip link set u up; ip link set w up
+         ip addr add 192.0.2.1/24 dev u; ip route add 10.9.0.1/32 dev p
+         ip neigh add 10.9.0.1 lladdr 02:00:00:00:00:01 dev p
+         manifest='{apiVersion: v1, kind: Pod, metadata: {name: web, namespace: quiet}, status: {phase: Running, podIP: 10.9.0.1}}
+---
+{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: deny, namespace: quiet}, spec: {podSelector: {}}}'
+         echo \"$manifest\" | $netpol apply -
+         unshare --net sleep 20 & sleeper=$!
+         until [ \"$(readlink /proc/$sleeper/ns/net)\" != \"$(readlink /proc/self/ns/net)\" ]; do :; done
+         ip link set w netns $sleeper
+         nsenter --net=/proc/$sleeper/ns/net sh -c 'ip addr add 192.0.2.2/24 dev w; ip link set w up; ip route add 10.9.0.1 via 192.0.2.1; ping -c 3 -i 0.2 -W 1 10.9.0.1 >/dev/null || true'
+         kill $sleeper
+         echo \"$manifest\" | $netpol stats -",
+    );
+    let denied = |name: &str| {
+        let line = out.lines().find(|line| line.contains(name)).unwrap_or_default();
+        line.split_whitespace().next().and_then(|count| count.parse::<u64>().ok())
+    };
+    assert_eq!(denied("NetworkPolicy quiet/deny"), Some(3), "{out}");
+    assert_eq!(denied("ingress of quiet/web"), Some(3), "{out}");
+}
+
+#[test]
+fn the_lab_agrees_with_the_simulator() {
+    for example in ["shop", "deny-all", "dual-stack"] {
+        let output = Command::new(env!("CARGO_BIN_EXE_netpol"))
+            .args(["lab", &format!("examples/{example}")])
+            .current_dir(TOP)
+            .output()
+            .unwrap();
+        let out = String::from_utf8(output.stdout).unwrap();
+        let err = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{out}{err}");
+        assert!(out.contains("; 0 differ from the simulator"), "{out}");
+    }
+}
+
+#[test]
+fn errors_say_what_to_do() {
+    let fails = |text: &str, why: &str| {
+        let output = script(text);
+        let err = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{err}");
+        assert!(output.stdout.is_empty(), "nothing is answered");
+        assert!(err.contains(why), "{err}");
+    };
+    fails("$netpol apply examples/dual-stack", "name one with --node: there are node-a, node-b");
+    fails("$netpol apply --node elsewhere examples/dual-stack", "no node is called `elsewhere`");
+    fails("PATH=/nowhere $netpol apply --node node-a --no-source-guard examples/dual-stack", "nft");
+    fails("$netpol render --interfaces /nowhere examples/dual-stack", "`/nowhere`");
+    fails(
+        "echo '{\"a/b\": \"eth0\"}' | $netpol render --interfaces /dev/stdin examples/dual-stack",
+        "there is no pod `a/b`",
+    );
+    fails(
+        "nft add table ip netpol; $netpol apply --node node-a examples/dual-stack",
+        "was not made by netpol",
+    );
+}
