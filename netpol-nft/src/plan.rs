@@ -64,7 +64,7 @@ impl Plan {
         let nothing = InstalledTable::default();
         for &family in model.tables.keys() {
             if !installed.tables.contains_key(&family) {
-                plan.create.push(Command::AddTable(family));
+                plan.create.push(Command::CreateTable(family));
             }
         }
         for (&family, table) in &model.tables {
