@@ -1,4 +1,5 @@
-//! A made-up node, for measuring: `node LOCAL_PODS off|prerouting|ingress [DEVICE]` prints its ruleset for `nft -f -`.
+//! A made-up node, for measuring: `node LOCAL_PODS off|prerouting|ingress [DEVICE]` prints its ruleset for `nft -f -`;
+//! `node LOCAL_PODS GUARD DEVICE NETNS` applies it in that network namespace (ip-netns(8)), again, and with one pod more.
 //!
 //! 10,000 pods in the cluster, 1,000 policies; the local pods are of ten classes, each under two policies with two rules per
 //! direction and a set of 1,000 peers for each rule. All rules of the last kind allow UDP 80, so that a packet to that port
@@ -8,10 +9,10 @@
 #![expect(clippy::print_stdout, reason = "an example")]
 
 use netpol_core::{
-    Cluster, Delta, Labels, Match, Namespace, Peer, Phase, Pod, PodId, PodSelection, Policy,
-    PortEntry, Protocol, Scope, Selector, TrafficMatch, compile,
+    Backend, Cluster, Delta, Labels, Match, Namespace, Peer, Phase, Pod, PodId, PodSelection,
+    Policy, PortEntry, Protocol, Scope, Selector, TrafficMatch, compile,
 };
-use netpol_nft::{Guard, NftOptions, layout, objects, script};
+use netpol_nft::{Guard, NftOptions, Nftables, Runner, layout, objects, script};
 use std::error::Error;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Instant;
@@ -50,7 +51,27 @@ fn main() -> Result<(), Box<dyn Error>> {
     let delta = Delta::between(&ruleset, &next);
     time("delta", started);
     assert!(!delta.is_empty(), "one pod more");
-    print!("{text}");
+    let Some(netns) = arguments.next() else {
+        print!("{text}");
+        return Ok(());
+    };
+    let mut nftables = Nftables::new(Runner::in_namespace(netns), options);
+    let mut timed =
+        |what: &str, change: &dyn Fn(&mut Nftables) -> Result<(), netpol_nft::Error>| {
+            let started = Instant::now();
+            change(&mut nftables)?;
+            let report = nftables.report();
+            let (all, nft) = (started.elapsed(), report.took());
+            eprintln!(
+                "{what}: {all:?}, of these {nft:?} in {} transactions",
+                report.transactions()
+            );
+            Ok::<(), netpol_nft::Error>(())
+        };
+    timed("first apply", &|nftables| nftables.replace(&ruleset))?;
+    timed("again", &|nftables| nftables.replace(&ruleset))?;
+    timed("one pod more", &|nftables| nftables.apply(&delta))?;
+    timed("remove", &|nftables| nftables.remove())?;
     Ok(())
 }
 

@@ -90,6 +90,16 @@ impl Report {
     }
 }
 
+/// What was denied.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Denied {
+    /// So many packets.
+    pub packets: u64,
+    /// So many bytes, with their IP headers.
+    pub bytes: u64,
+}
+
 /// How many parts of a ruleset the kernel may refuse before all of it is given up.
 const MOST_REFUSALS: usize = 64;
 
@@ -134,14 +144,14 @@ impl Nftables {
     /// # Errors
     ///
     /// The kernel's ruleset could not be read.
-    pub fn denied(&self) -> Result<BTreeMap<String, (u64, u64)>, Error> {
+    pub fn denied(&self) -> Result<BTreeMap<String, Denied>, Error> {
         let (_, counts) = Installed::read(&self.runner, self.options.table())?;
-        let mut denied: BTreeMap<String, (u64, u64)> = BTreeMap::new();
+        let mut denied: BTreeMap<String, Denied> = BTreeMap::new();
         for count in counts {
             let Counted::Rule(comment) = count.of else { continue };
-            let (packets, bytes) = denied.entry(comment).or_default();
-            *packets += count.packets;
-            *bytes += count.bytes;
+            let denied = denied.entry(comment).or_default();
+            denied.packets += count.packets;
+            denied.bytes += count.bytes;
         }
         Ok(denied)
     }
@@ -151,13 +161,14 @@ impl Nftables {
     /// # Errors
     ///
     /// The kernel's ruleset could not be read.
-    pub fn denied_by_address(&self) -> Result<BTreeMap<(Direction, IpAddr), (u64, u64)>, Error> {
+    pub fn denied_by_address(&self) -> Result<BTreeMap<(Direction, IpAddr), Denied>, Error> {
         let (_, counts) = Installed::read(&self.runner, self.options.table())?;
         let counts = counts.into_iter().filter_map(|count| {
             let Counted::Member(set, address) = count.of else { return None };
             let of = |direction: &Direction| set.as_str() == counting_set_name(*direction);
             let direction = Direction::ALL.into_iter().find(of)?;
-            Some(((direction, address), (count.packets, count.bytes)))
+            let denied = Denied { packets: count.packets, bytes: count.bytes };
+            Some(((direction, address), denied))
         });
         Ok(counts.collect())
     }
@@ -230,12 +241,14 @@ impl Nftables {
             None => Installed::read(&self.runner, self.options.table())?.0,
         };
         let Layout { mut model, mut defects } = layout(&ruleset, &self.options);
-        let started = Instant::now();
         let mut refusals = 0;
         let mut guard = self.options.guard();
         let plan = loop {
             let plan = Plan::new(&installed, &model);
-            let done = self.commit(&plan.create).and_then(|()| self.commit(&plan.switch));
+            let done = match self.commit(&plan.create) {
+                Ok(()) => self.commit(&plan.switch),
+                refused => refused,
+            };
             let (message, command) = match done {
                 Ok(()) => break plan,
                 Err(Refusal::Fatal(error)) => return Err(error),
@@ -275,19 +288,22 @@ impl Nftables {
             Err(Refusal::Fatal(error)) => report.left_over = Some(error.to_string()),
             Err(Refusal::Command(message, _)) => report.left_over = Some(message),
         }
-        report.took = started.elapsed();
+        report.took = self.report.took;
         self.report = report;
         self.ruleset = Some(ruleset);
         Ok(())
     }
 
     /// One transaction: all of it or nothing.
-    fn commit(&self, commands: &[Command]) -> Result<(), Refusal> {
+    fn commit(&mut self, commands: &[Command]) -> Result<(), Refusal> {
         if commands.is_empty() {
             return Ok(());
         }
         let script = transaction(self.options.table(), commands);
-        match self.runner.run(&["-f", "-"], &script) {
+        let started = Instant::now();
+        let done = self.runner.run(&["-f", "-"], &script);
+        self.report.took += started.elapsed();
+        match done {
             Ok(_) => Ok(()),
             Err(Failure::Fatal(error)) => Err(Refusal::Fatal(error)),
             Err(Failure::Nft(message)) => {
@@ -342,10 +358,8 @@ impl Backend for Nftables {
     fn remove(&mut self) -> Result<(), Error> {
         self.report = Report::default();
         self.believed = None;
-        let (installed, _) = Installed::read(&self.runner, self.options.table())?;
-        let commands: Vec<Command> =
-            installed.tables.keys().map(|&family| Command::DeleteTable(family)).collect();
-        let started = Instant::now();
+        let families = Installed::families(&self.runner, self.options.table())?;
+        let commands: Vec<Command> = families.into_iter().map(Command::DeleteTable).collect();
         self.commit(&commands).map_err(|refusal| match refusal {
             Refusal::Fatal(error) => error,
             Refusal::Command(message, _) => {
@@ -354,7 +368,6 @@ impl Backend for Nftables {
         })?;
         self.ruleset = None;
         self.report.transactions = usize::from(!commands.is_empty());
-        self.report.took = started.elapsed();
         Ok(())
     }
 }

@@ -6,8 +6,8 @@ use crate::model::{Element, Hook, KeyType, Name, Rule, Set, TableFamily};
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[expect(clippy::exhaustive_enums, reason = "encoders must handle each")]
 pub enum Command {
-    /// A table; nothing if it is there.
-    AddTable(TableFamily),
+    /// A table; refused if there is one of this name.
+    CreateTable(TableFamily),
     /// A table goes, with all that is in it.
     DeleteTable(TableFamily),
     /// A set without its elements.
@@ -39,7 +39,7 @@ impl Command {
     #[must_use]
     pub fn family(&self) -> TableFamily {
         match self {
-            Self::AddTable(family)
+            Self::CreateTable(family)
             | Self::DeleteTable(family)
             | Self::AddSet(family, ..)
             | Self::DeleteSet(family, _)
@@ -59,7 +59,7 @@ impl Command {
     #[must_use]
     pub fn name(&self) -> Option<&Name> {
         match self {
-            Self::AddTable(_) | Self::DeleteTable(_) => None,
+            Self::CreateTable(_) | Self::DeleteTable(_) => None,
             Self::AddSet(_, name, _)
             | Self::DeleteSet(_, name)
             | Self::AddMap(_, name, _)

@@ -55,25 +55,32 @@ impl Installed {
         Self { tables: tables.collect() }
     }
 
+    /// The families of the tables of this name that are ours. One of somebody else with chains is an error, one without is
+    /// not seen: it would be in the way when the table is created.
+    pub(crate) fn families(runner: &Runner, table: &Name) -> Result<Vec<TableFamily>, Error> {
+        // `list tables` of nft 1.0.6 reads every element of every table, `list chains` does not.
+        let mut chains: BTreeMap<TableFamily, bool> = BTreeMap::new();
+        for item in list(runner, &["-j", "list", "chains"])? {
+            let Some(chain) = item.get("chain") else { continue };
+            let text = |key| chain.get(key).and_then(Json::as_str);
+            let family = TableFamily::ALL.into_iter().find(|f| text("family") == Some(f.as_str()));
+            if let Some(family) = family.filter(|_| text("table") == Some(table.as_str())) {
+                *chains.entry(family).or_default() |= text("name") == Some(MARKER);
+            }
+        }
+        if let Some((family, _)) = chains.iter().find(|(_, marked)| !**marked) {
+            return Err(Error::Foreign { table: format!("{family} {table}") });
+        }
+        let families = chains.into_keys().collect();
+        Ok(families)
+    }
+
     /// Reads the tables of this name, and the counters in them.
     pub(crate) fn read(runner: &Runner, table: &Name) -> Result<(Self, Vec<Count>), Error> {
         let (mut installed, mut counts) = (Self::default(), Vec::new());
-        let tables = list(runner, &["-j", "list", "tables"])?;
-        for family in TableFamily::ALL {
-            let is_it = |item: &Json| {
-                let item = item.get("table").unwrap_or(&Json::Null);
-                item.get("family").and_then(Json::as_str) == Some(family.as_str())
-                    && item.get("name").and_then(Json::as_str) == Some(table.as_str())
-            };
-            if !tables.iter().any(is_it) {
-                continue;
-            }
+        for family in Self::families(runner, table)? {
             let items = list(runner, &["-j", "list", "table", family.as_str(), table.as_str()])?;
             let listed = parse(&items, &mut counts)?;
-            let marked = listed.chains.keys().any(|name| name.as_str() == MARKER);
-            if !marked {
-                return Err(Error::Foreign { table: format!("{family} {table}") });
-            }
             installed.tables.insert(family, listed);
         }
         Ok((installed, counts))
@@ -109,8 +116,12 @@ fn list(runner: &Runner, arguments: &[&str]) -> Result<Vec<Json>, Error> {
     // Flags of a table that nft 1.0.6 does not know make its listing invalid JSON (dataplane.md A.2).
     let listing: Json = serde_json::from_str(&text)
         .map_err(|error| Error::Listing { message: error.to_string() })?;
-    match listing.get("nftables") {
-        Some(Json::Array(items)) => Ok(items.clone()),
+    let items = match listing {
+        Json::Object(mut listing) => listing.remove("nftables"),
+        _ => None,
+    };
+    match items {
+        Some(Json::Array(items)) => Ok(items),
         _ => Err(Error::Listing { message: "no `nftables` list".to_owned() }),
     }
 }

@@ -15,7 +15,7 @@ mod plan;
 mod runner;
 mod text;
 
-pub use apply::{Nftables, Report};
+pub use apply::{Denied, Nftables, Report};
 pub use command::Command;
 pub use layout::{Defect, Layout, layout};
 pub use objects::objects;

@@ -11,6 +11,8 @@
 //! neither the old nor the new rules allow could be let through by the ingress rules of one and the egress rules of the
 //! other. Lookups in a hash set switch with the generation, so there is no moment in which a member is missing.
 //!
+//! Base chains are new ones beside the old ones, too, until the last step: for that moment a packet must pass both.
+//!
 //! Stopping between any two steps leaves the old or the new verdicts, and garbage that the next plan removes.
 
 use crate::command::Command;
@@ -64,7 +66,7 @@ impl Plan {
         let nothing = InstalledTable::default();
         for &family in model.tables.keys() {
             if !installed.tables.contains_key(&family) {
-                plan.create.push(Command::AddTable(family));
+                plan.create.push(Command::CreateTable(family));
             }
         }
         for (&family, table) in &model.tables {

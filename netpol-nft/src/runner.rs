@@ -229,6 +229,9 @@ pub(crate) fn explain(message: &str, command: String, policies: String, table: &
     let says = |words: &[&str]| words.iter().any(|word| message.contains(word));
     let first = message.lines().next().unwrap_or_default().trim();
     let short = first.split_once("Error: ").map_or(first, |(_, text)| text).to_owned();
+    if let Some(table) = command.strip_prefix("create table ").filter(|_| says(&["File exists"])) {
+        return Error::Foreign { table: table.to_owned() };
+    }
     if says(&["Operation not permitted", "must be root"]) {
         return Error::Owned { table: table.to_owned() };
     }

@@ -53,7 +53,7 @@ pub fn command(table: &Name, command: &Command) -> String {
     let (family, what) = (command.family(), command);
     let at = format!("{family} {table}");
     match what {
-        Command::AddTable(_) => format!("add table {at}"),
+        Command::CreateTable(_) => format!("create table {at}"),
         Command::DeleteTable(_) => format!("delete table {at}"),
         Command::AddSet(_, name, set) => {
             let mut text = format!("add set {at} {name} {{ {}; ", Type(&set.key));

@@ -350,6 +350,13 @@ fn a_table_of_somebody_else_is_an_error() {
     assert!(matches!(&error, Error::Foreign { table } if table == "ip6 netpol"), "{error}");
     assert!(matches!(nftables.remove().unwrap_err(), Error::Foreign { .. }));
     assert_eq!(generation(&netns), before);
+    // One without chains, too.
+    netns.load("delete table ip6 netpol\nadd table ip6 netpol\n");
+    let before = generation(&netns);
+    let error = nftables.replace(&Ruleset::default()).unwrap_err();
+    assert!(matches!(&error, Error::Foreign { table } if table == "ip6 netpol"), "{error}");
+    nftables.remove().unwrap();
+    assert_eq!(generation(&netns), before);
     // Another name has room beside it.
     let options = NftOptions::default().with_table(Name::new("netpol2").unwrap());
     Nftables::new(netns.runner(), options).replace(&cluster_ruleset(&shop())).unwrap();

@@ -552,7 +552,7 @@ fn denied_packets_are_counted_by_policy() {
     apply(&lab, &mut nftables, &cluster, Scope::Cluster);
     let count = |lab: &Lab| -> u64 {
         let denied = lab.run(&Place::Node, || nftables.denied().unwrap()).unwrap();
-        denied["isolated, ingress: NetworkPolicy shop/in-b"].0
+        denied["isolated, ingress: NetworkPolicy shop/in-b"].packets
     };
     assert_eq!(count(&lab), 0);
     for _ in 0..3 {
@@ -562,8 +562,8 @@ fn denied_packets_are_counted_by_policy() {
     // The lab sends what did not arrive twice.
     assert!((3..=6).contains(&count(&lab)), "{}", count(&lab));
     let by_address = lab.run(&Place::Node, || nftables.denied_by_address().unwrap()).unwrap();
-    assert_eq!(by_address[&(Direction::Ingress, ip("10.0.0.2"))].0, count(&lab));
-    assert_eq!(by_address[&(Direction::Ingress, ip("fd00::2"))].0, 0);
+    assert_eq!(by_address[&(Direction::Ingress, ip("10.0.0.2"))].packets, count(&lab));
+    assert_eq!(by_address[&(Direction::Ingress, ip("fd00::2"))].packets, 0);
     assert_eq!(by_address.len(), 2, "only what is policed");
 }
 
