@@ -184,6 +184,16 @@ pub(crate) enum BackendName {
     Nft,
 }
 
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum SourceGuard {
+    /// On the pods' devices: cheapest; `apply` falls back to prerouting where the kernel cannot
+    Ingress,
+    /// Before connection tracking, for all packets
+    Prerouting,
+    /// Nowhere: source addresses are taken as honest
+    Off,
+}
+
 #[derive(Args, Debug)]
 pub(crate) struct EnforceArgs {
     #[command(flatten)]
@@ -206,9 +216,18 @@ pub(crate) struct EnforceArgs {
     /// Judge open connections anew when policy changes
     #[arg(long)]
     pub(crate) re_evaluate: bool,
-    /// Take the source addresses of packets from pods as honest
+    /// Let pods reach their own node whatever NetworkPolicies say
     #[arg(long)]
-    pub(crate) no_source_guard: bool,
+    pub(crate) allow_own_node: bool,
+    /// Let protocols other than TCP, UDP and SCTP pass whatever policies say
+    #[arg(long)]
+    pub(crate) allow_other_protocols: bool,
+    /// Where to check that packets from a pod carry its address
+    #[arg(long, value_enum, default_value = "ingress")]
+    pub(crate) source_guard: SourceGuard,
+    /// The priority of the rules in the hooks of the kernel; those of others are often at 0
+    #[arg(long, value_name = "NUMBER", default_value_t = -5, allow_negative_numbers = true)]
+    pub(crate) priority: i32,
     /// The name of the tables in the kernel; two names are two independent rulesets
     #[arg(long, value_name = "NAME", default_value = "netpol", value_parser = table)]
     pub(crate) table: Name,

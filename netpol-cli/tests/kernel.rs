@@ -115,7 +115,10 @@ fn errors_say_what_to_do() {
     };
     fails("$netpol apply examples/dual-stack", "name one with --node: there are node-a, node-b");
     fails("$netpol apply --node elsewhere examples/dual-stack", "no node is called `elsewhere`");
-    fails("PATH=/nowhere $netpol apply --node node-a --no-source-guard examples/dual-stack", "nft");
+    fails(
+        "PATH=/nowhere $netpol apply --node node-a --source-guard off examples/dual-stack",
+        "nft",
+    );
     fails("$netpol render --interfaces /nowhere examples/dual-stack", "`/nowhere`");
     fails(
         "echo '{\"a/b\": \"eth0\"}' | $netpol render --interfaces /dev/stdin examples/dual-stack",

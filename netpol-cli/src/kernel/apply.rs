@@ -1,7 +1,7 @@
 //! `netpol apply` and `netpol remove`.
 
 use super::{failure, node, options, report_defects, rules};
-use crate::args::{ApplyArgs, Format, RemoveArgs};
+use crate::args::{ApplyArgs, Format, RemoveArgs, SourceGuard};
 use crate::{Answer, Failure, load};
 use netpol_core::Backend;
 use netpol_nft::{NftOptions, Nftables, Runner};
@@ -31,7 +31,7 @@ pub(crate) fn apply(args: &ApplyArgs, out: &mut dyn Write) -> Result<Answer, Fai
     let rules = rules(&manifests, &node)?;
     let mut options = options(&args.enforce, &manifests)?;
     let mut nftables = Nftables::new(Runner::new(), options.clone());
-    if args.enforce.interfaces.is_none() && !args.enforce.no_source_guard {
+    if args.enforce.interfaces.is_none() && args.enforce.source_guard != SourceGuard::Off {
         let found = nftables.interfaces(&rules).map_err(|error| failure(&error))?;
         options = options.with_interfaces(found);
         nftables.set_options(options.clone());

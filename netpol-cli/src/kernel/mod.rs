@@ -7,9 +7,11 @@ mod stats;
 pub(crate) use apply::{apply, remove};
 pub(crate) use stats::stats;
 
-use crate::args::{EnforceArgs, RenderArgs};
+use crate::args::{EnforceArgs, RenderArgs, SourceGuard};
 use crate::{Answer, Failure, load, terminal};
-use netpol_core::{Ruleset, Scope, compile};
+use netpol_core::{
+    Established, Options, OtherProtocols, OwnNodeEgress, PodId, Ruleset, Scope, compile,
+};
 use netpol_k8s::Manifests;
 use netpol_nft::{Defect, Denial, Guard, NftOptions, layout, model::DeviceName, script};
 use std::collections::BTreeMap;
@@ -39,25 +41,35 @@ fn rules(manifests: &Manifests, node: &node::Choice) -> Result<Ruleset, Failure>
 
 /// The options of the command line.
 fn options(args: &EnforceArgs, manifests: &Manifests) -> Result<NftOptions, Failure> {
-    let policy = netpol_core::Options::default().with_established(if args.re_evaluate {
-        netpol_core::Established::ReEvaluate
-    } else {
-        netpol_core::Established::Keep
-    });
-    let options = NftOptions::default()
+    let mut policy = Options::default();
+    if args.re_evaluate {
+        policy = policy.with_established(Established::ReEvaluate);
+    }
+    if args.allow_own_node {
+        policy = policy.with_own_node_egress(OwnNodeEgress::Allow);
+    }
+    if args.allow_other_protocols {
+        policy = policy.with_other_protocols(OtherProtocols::Allow);
+    }
+    Ok(NftOptions::default()
         .with_policy(policy)
         .with_denial(if args.reject { Denial::Reject } else { Denial::Drop })
         .with_log(args.log_group)
         .with_table(args.table.clone())
-        .with_interfaces(interfaces(args, manifests)?);
-    Ok(if args.no_source_guard { options.with_guard(Guard::Off) } else { options })
+        .with_priority(args.priority)
+        .with_guard(match args.source_guard {
+            SourceGuard::Ingress => Guard::Ingress,
+            SourceGuard::Prerouting => Guard::Prerouting,
+            SourceGuard::Off => Guard::Off,
+        })
+        .with_interfaces(interfaces(args, manifests)?))
 }
 
 /// The interfaces that the user's file names, by pod.
 fn interfaces(
     args: &EnforceArgs,
     manifests: &Manifests,
-) -> Result<BTreeMap<netpol_core::PodId, DeviceName>, Failure> {
+) -> Result<BTreeMap<PodId, DeviceName>, Failure> {
     let Some(path) = &args.interfaces else { return Ok(BTreeMap::new()) };
     let wrong = |what: String| Failure::Message(format!("`{}`: {what}", path.display()));
     let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
@@ -66,8 +78,7 @@ fn interfaces(
     })?;
     let mut interfaces = BTreeMap::new();
     for (pod, interface) in names {
-        let known =
-            pod.split_once('/').map(|(namespace, name)| netpol_core::PodId::new(namespace, name));
+        let known = pod.split_once('/').map(|(namespace, name)| PodId::new(namespace, name));
         let Some(id) = known.filter(|id| manifests.cluster().pod(id).is_some()) else {
             return Err(wrong(format!("there is no pod `{pod}`; write namespace/name")));
         };

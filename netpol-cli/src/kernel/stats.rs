@@ -4,13 +4,13 @@ use super::failure;
 use crate::args::{Format, Input, StatsArgs};
 use crate::{Answer, Failure, load};
 use netpol_k8s::Manifests;
-use netpol_nft::{NftOptions, Nftables, Runner};
+use netpol_nft::{Denied, NftOptions, Nftables, Runner};
 use serde::Serialize;
 use std::io::Write;
 
-/// Packets and bytes that were denied.
+/// Packets and bytes that were denied by a rule, or for a pod.
 #[derive(Serialize)]
-struct Denied {
+struct Row {
     what: String,
     packets: u64,
     bytes: u64,
@@ -18,8 +18,8 @@ struct Denied {
 
 #[derive(Serialize)]
 struct Stats {
-    by_rule: Vec<Denied>,
-    by_pod: Vec<Denied>,
+    by_rule: Vec<Row>,
+    by_pod: Vec<Row>,
 }
 
 pub(crate) fn stats(args: &StatsArgs, out: &mut dyn Write) -> Result<Answer, Failure> {
@@ -32,15 +32,15 @@ pub(crate) fn stats(args: &StatsArgs, out: &mut dyn Write) -> Result<Answer, Fai
     };
     let nftables =
         Nftables::new(Runner::new(), NftOptions::default().with_table(args.table.clone()));
-    let denied = |what: String, (packets, bytes): (u64, u64)| Denied { what, packets, bytes };
+    let row = |what, Denied { packets, bytes, .. }| Row { what, packets, bytes };
     let rules = nftables.denied().map_err(|error| failure(&error))?;
     let addresses = nftables.denied_by_address().map_err(|error| failure(&error))?;
     let stats = Stats {
-        by_rule: rules.into_iter().map(|(rule, count)| denied(rule, count)).collect(),
+        by_rule: rules.into_iter().map(|(rule, count)| row(rule, count)).collect(),
         by_pod: addresses
             .into_iter()
             .map(|((direction, address), count)| {
-                denied(format!("{direction} of {}", name(address, manifests.as_ref())), count)
+                row(format!("{direction} of {}", name(address, manifests.as_ref())), count)
             })
             .collect(),
     };
@@ -51,11 +51,11 @@ pub(crate) fn stats(args: &StatsArgs, out: &mut dyn Write) -> Result<Answer, Fai
         }
         Format::Text => {
             writeln!(out, "{:>10} {:>12}  denied by", "packets", "bytes")?;
-            for Denied { what, packets, bytes } in &stats.by_rule {
+            for Row { what, packets, bytes } in &stats.by_rule {
                 writeln!(out, "{packets:>10} {bytes:>12}  {what}")?;
             }
             writeln!(out, "\n{:>10} {:>12}  pod", "packets", "bytes")?;
-            for Denied { what, packets, bytes } in &stats.by_pod {
+            for Row { what, packets, bytes } in &stats.by_pod {
                 writeln!(out, "{packets:>10} {bytes:>12}  {what}")?;
             }
         }
