@@ -52,7 +52,9 @@ pub(crate) fn run(args: &LabArgs, out: &mut dyn Write) -> Result<Answer, Failure
     let mut lab = Lab::new(&plan).map_err(|error| Failure::Message(error.to_string()))?;
     let mut nftables = Nftables::new(Runner::new(), NftOptions::default());
     let applied = lab.run(&Place::Node, || nftables.replace(&rules));
-    applied.map_err(message)?.map_err(|e| Failure::Message(format!("{e}; {}", e.hint())))?;
+    applied
+        .map_err(|error| message(&error))?
+        .map_err(|e| Failure::Message(format!("{e}; {}", e.hint())))?;
     for defect in nftables.report().defects() {
         eprintln!("warning: {}", terminal::printable(&defect.to_string()));
     }
@@ -71,7 +73,7 @@ pub(crate) fn run(args: &LabArgs, out: &mut dyn Write) -> Result<Answer, Failure
     Ok(if report.differing == 0 { Answer::Yes } else { Answer::No })
 }
 
-fn message(error: netpol_lab::Error) -> Failure {
+fn message(error: &netpol_lab::Error) -> Failure {
     Failure::Message(error.to_string())
 }
 
@@ -86,7 +88,7 @@ fn shell(lab: &Lab, party: &Party) -> Result<Answer, Failure> {
     for address in lab.addresses(&place) {
         eprintln!("{pod} has {address}");
     }
-    let status = lab.run(&place, || command("bash").status()).map_err(message)?;
+    let status = lab.run(&place, || command("bash").status()).map_err(|error| message(&error))?;
     status.map_err(|error| Failure::Message(format!("cannot run bash: {error}")))?;
     Ok(Answer::Yes)
 }
@@ -116,7 +118,7 @@ fn probe(lab: &mut Lab, cluster: &Cluster, simulator: &Simulator) -> Result<Repo
         }
     }
     let started = Instant::now();
-    let fates = lab.probe(&probes).map_err(message)?;
+    let fates = lab.probe(&probes).map_err(|error| message(&error))?;
     let milliseconds = started.elapsed().as_millis();
     let mut differing = 0;
     for ((probe, fate), cell) in probes.iter().zip(&fates).zip(of) {
