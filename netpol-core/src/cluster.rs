@@ -3,7 +3,7 @@
 use crate::address_set::Family;
 use crate::label::{Labels, NAMESPACE_NAME_LABEL};
 use crate::name::{InterfaceName, NamespaceName, NodeName, PodId, PortName};
-use crate::policy::{Policy, PolicyId};
+use crate::policy::{NamespaceSelection, PodSelection, Policy, PolicyId};
 use crate::port_set::Protocol;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -214,6 +214,22 @@ impl Pod {
     pub fn families(&self) -> impl Iterator<Item = Family> {
         let has = |family| self.addresses.iter().any(|&a| Family::of(a) == family);
         Family::ALL.into_iter().filter(move |&family| self.addresses.is_empty() || has(family))
+    }
+}
+
+impl PodSelection {
+    /// Does it select `pod`, whose namespace's object is `namespace` if it is known?
+    ///
+    /// For questions about one pod; the compiler asks for all pods at once.
+    #[must_use]
+    pub fn matches(&self, pod: &Pod, namespace: Option<&Namespace>) -> bool {
+        let namespace_matches = match &self.namespaces {
+            NamespaceSelection::Named(name) => pod.id().namespace() == name,
+            NamespaceSelection::Matching(selector) => {
+                namespace.is_some_and(|namespace| selector.matches(namespace.labels()))
+            }
+        };
+        namespace_matches && pod.is_managed() && self.pods.matches(pod.labels())
     }
 }
 

@@ -5,7 +5,6 @@
 //! [`Match::Any`] and an empty [`Match::OneOf`] are different things, and a list that *became* empty stays a
 //! `OneOf` that matches nothing (NP-08, NP-123, F01).
 
-use crate::cluster::{Namespace, Pod};
 use crate::label::Selector;
 use crate::name::{NamespaceName, PolicyName, PortName};
 use crate::port_set::Protocol;
@@ -64,20 +63,6 @@ impl PodSelection {
     /// The pods of one namespace that `pods` selects.
     pub fn within(namespace: impl Into<NamespaceName>, pods: Selector) -> Self {
         Self { namespaces: NamespaceSelection::Named(namespace.into()), pods }
-    }
-
-    /// Does it select `pod`, whose namespace's object is `namespace` if it is known?
-    ///
-    /// For questions about one pod; the compiler asks for all pods at once.
-    #[must_use]
-    pub fn matches(&self, pod: &Pod, namespace: Option<&Namespace>) -> bool {
-        let namespace_matches = match &self.namespaces {
-            NamespaceSelection::Named(name) => pod.id().namespace() == name,
-            NamespaceSelection::Matching(selector) => {
-                namespace.is_some_and(|namespace| selector.matches(namespace.labels()))
-            }
-        };
-        namespace_matches && pod.is_managed() && self.pods.matches(pod.labels())
     }
 
     /// All pods of all namespaces.
