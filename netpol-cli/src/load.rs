@@ -4,8 +4,12 @@ use crate::Failure;
 use crate::args::Input;
 use crate::{snippet, terminal};
 use netpol_core::{CompileError, Ruleset, Scope, compile};
-use netpol_k8s::{Manifests, Reader};
+use netpol_k8s::{Manifests, Reader, Severity};
 use std::path::Path;
+
+/// So many defects stand beside an answer; `check` shows them all.
+const MOST_ERRORS: usize = 200;
+const MOST_WARNINGS: usize = 20;
 
 /// Reads all of the input; fails only where a path cannot be read at all.
 pub(crate) fn read(input: &Input) -> Result<Manifests, Failure> {
@@ -23,8 +27,15 @@ pub(crate) fn read(input: &Input) -> Result<Manifests, Failure> {
 pub(crate) fn read_for_answer(input: &Input) -> Result<Manifests, Failure> {
     let manifests = read(input)?;
     let unreadable = manifests.diagnostics().iter().any(netpol_k8s::Diagnostic::is_unreadable);
-    for diagnostic in manifests.diagnostics() {
-        eprintln!("{}", terminal::printable(&diagnostic.to_string()));
+    for (severity, most) in [(Severity::Error, MOST_ERRORS), (Severity::Warning, MOST_WARNINGS)] {
+        let mut all = manifests.diagnostics().iter().filter(|d| d.severity() == severity);
+        for diagnostic in all.by_ref().take(most) {
+            eprintln!("{}", terminal::printable(&diagnostic.to_string()));
+        }
+        let more = all.count();
+        if more > 0 {
+            eprintln!("netpol: {more} more {severity}s; `netpol check` shows them all");
+        }
     }
     if unreadable {
         return Err(Failure::Unreadable);

@@ -338,6 +338,29 @@ fn hostile_names_reach_no_terminal() {
 }
 
 #[test]
+fn defects_beside_an_answer_are_counted_and_not_dumped() {
+    let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\n";
+    let broken: String = (0..300)
+        .map(|i| {
+            format!(
+                "---\napiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{name: p{i}}}\nspec: {{podSelecter: {{}}}}\n"
+            )
+        })
+        .collect();
+    let text = format!("{pod}{broken}");
+    let listed = netpol_with(&["list", "-"], &text);
+    assert_eq!(listed.status.code(), Some(0));
+    assert!(
+        stderr(&listed).contains("netpol: 100 more errors; `netpol check` shows them all"),
+        "{}",
+        stderr(&listed)
+    );
+    let checked = netpol_with(&["check", "-"], &text);
+    assert_eq!(checked.status.code(), Some(1));
+    assert_eq!(stdout(&checked).matches("error[VAL-27]").count(), 300);
+}
+
+#[test]
 fn a_large_answer_stays_readable() {
     let manifests = netpol_testkit::scale::manifests(2_000, 200);
     let output = netpol_with(&["list", "-"], &manifests);
