@@ -6,8 +6,9 @@ use crate::{Answer, Failure, load, terminal};
 use netpol_core::{
     Backend, Cluster, Direction, Match, Options, PortEntry, Protocol, Scope, compile,
 };
+use netpol_host::Host;
 use netpol_lab::{Lab, Place, Plan, Probe, Traffic, command};
-use netpol_nft::{NftOptions, Nftables, Runner};
+use netpol_nft::{NftOptions, Nftables};
 use netpol_sim::{Connection, End, Simulator};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -50,7 +51,7 @@ pub(crate) fn run(args: &LabArgs, out: &mut dyn Write) -> Result<Answer, Failure
     let cluster = plan.complete(manifests.cluster());
     let rules = compile(&cluster, Scope::Cluster).map_err(|e| Failure::Message(e.to_string()))?;
     let mut lab = Lab::new(&plan).map_err(|error| Failure::Message(error.to_string()))?;
-    let mut nftables = Nftables::new(Runner::new(), NftOptions::default());
+    let mut nftables = Nftables::new(Host::here(), NftOptions::default());
     let applied = lab.run(&Place::Node, || nftables.replace(&rules));
     applied
         .map_err(|error| message(&error))?

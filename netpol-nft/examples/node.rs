@@ -12,7 +12,7 @@ use netpol_core::{
     Backend, Cluster, Delta, Labels, Match, Namespace, Peer, Phase, Pod, PodId, PodSelection,
     Policy, PortEntry, Protocol, Scope, Selector, TrafficMatch, compile,
 };
-use netpol_nft::{Guard, NftOptions, Nftables, Runner, layout, objects, script};
+use netpol_nft::{Guard, NftOptions, Nftables, layout, objects, script};
 use std::error::Error;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Instant;
@@ -55,7 +55,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         print!("{text}");
         return Ok(());
     };
-    let mut nftables = Nftables::new(Runner::in_namespace(netns), options);
+    let mut nftables = Nftables::new(netpol_host::Host::in_namespace(netns), options);
     let mut timed =
         |what: &str, change: &dyn Fn(&mut Nftables) -> Result<(), netpol_nft::Error>| {
             let started = Instant::now();

@@ -1,16 +1,16 @@
 //! Making the kernel equal to a ruleset, and reading back what it has.
 
 use crate::command::Command;
+use crate::error::{Error, Failure, explain, line_of, run};
 use crate::installed::{Counted, Installed, InstalledTable};
 use crate::layout::{Defect, Layout, MARKER, chain_name, counting_set_name, layout};
 use crate::model::{
-    Action, Chain, Comment, DeviceName, Field, IpVersion, Match, Model, Name, Rule, Table,
-    TableFamily, Test, Value,
+    Action, Chain, Field, IpVersion, Match, Model, Name, Rule, Table, TableFamily, Test, Value,
 };
 use crate::options::{Guard, NftOptions};
 use crate::plan::{Plan, transaction};
-use crate::runner::{Error, Failure, Runner, explain, line_of};
-use netpol_core::{AddressSet, Backend, Delta, Direction, Inventory, PodId, ProgramId, Ruleset};
+use netpol_core::{AddressSet, Backend, Delta, Direction, Inventory, ProgramId, Ruleset};
+use netpol_host::{Comment, Denied, Host};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::net::IpAddr;
@@ -20,10 +20,11 @@ use std::time::{Duration, Instant};
 ///
 /// ```no_run
 /// use netpol_core::{Backend, Cluster, Scope, compile};
-/// use netpol_nft::{Nftables, NftOptions, Runner};
+/// use netpol_host::Host;
+/// use netpol_nft::{Nftables, NftOptions};
 ///
 /// let ruleset = compile(&Cluster::new(), Scope::Cluster)?;
-/// let mut nftables = Nftables::new(Runner::new(), NftOptions::default());
+/// let mut nftables = Nftables::new(Host::here(), NftOptions::default());
 /// nftables.replace(&ruleset)?;
 /// for defect in nftables.report().defects() {
 ///     eprintln!("{defect}");
@@ -32,7 +33,7 @@ use std::time::{Duration, Instant};
 /// ```
 #[derive(Clone, Debug)]
 pub struct Nftables {
-    runner: Runner,
+    host: Host,
     options: NftOptions,
     /// What was applied last, and is in force.
     ruleset: Option<Ruleset>,
@@ -90,24 +91,14 @@ impl Report {
     }
 }
 
-/// What was denied.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-#[non_exhaustive]
-pub struct Denied {
-    /// So many packets.
-    pub packets: u64,
-    /// So many bytes, with their IP headers.
-    pub bytes: u64,
-}
-
 /// How many parts of a ruleset the kernel may refuse before all of it is given up.
 const MOST_REFUSALS: usize = 64;
 
 impl Nftables {
-    /// The rules that `runner` reaches, as these options want them. Nothing is read or changed yet.
+    /// The rules of `host`, as these options want them. Nothing is read or changed yet.
     #[must_use]
-    pub fn new(runner: Runner, options: NftOptions) -> Self {
-        Self { runner, options, ruleset: None, believed: None, report: Report::default() }
+    pub fn new(host: Host, options: NftOptions) -> Self {
+        Self { host, options, ruleset: None, believed: None, report: Report::default() }
     }
 
     /// How rules are laid out.
@@ -134,7 +125,7 @@ impl Nftables {
     ///
     /// The kernel's ruleset could not be read.
     pub fn plan(&self, ruleset: &Ruleset) -> Result<Plan, Error> {
-        let (installed, _) = Installed::read(&self.runner, self.options.table())?;
+        let (installed, _) = Installed::read(&self.host, self.options.table())?;
         Ok(Plan::new(&installed, &layout(ruleset, &self.options).model))
     }
 
@@ -145,7 +136,7 @@ impl Nftables {
     ///
     /// The kernel's ruleset could not be read.
     pub fn denied(&self) -> Result<BTreeMap<String, Denied>, Error> {
-        let (_, counts) = Installed::read(&self.runner, self.options.table())?;
+        let (_, counts) = Installed::read(&self.host, self.options.table())?;
         let mut denied: BTreeMap<String, Denied> = BTreeMap::new();
         for count in counts {
             let Counted::Rule(comment) = count.of else { continue };
@@ -162,7 +153,7 @@ impl Nftables {
     ///
     /// The kernel's ruleset could not be read.
     pub fn denied_by_address(&self) -> Result<BTreeMap<(Direction, IpAddr), Denied>, Error> {
-        let (_, counts) = Installed::read(&self.runner, self.options.table())?;
+        let (_, counts) = Installed::read(&self.host, self.options.table())?;
         let counts = counts.into_iter().filter_map(|count| {
             let Counted::Member(set, address) = count.of else { return None };
             let of = |direction: &Direction| set.as_str() == counting_set_name(*direction);
@@ -182,7 +173,7 @@ impl Nftables {
     ///
     /// The kernel's ruleset could not be read, or there are programs or sets in it that are not of `ruleset`.
     pub fn installed_of(&self, ruleset: &Ruleset) -> Result<Option<Inventory>, Error> {
-        let (installed, _) = Installed::read(&self.runner, self.options.table())?;
+        let (installed, _) = Installed::read(&self.host, self.options.table())?;
         if installed.tables.is_empty() {
             return Ok(None);
         }
@@ -190,55 +181,12 @@ impl Nftables {
         inventory(&installed, ruleset, &wanted).map(Some)
     }
 
-    /// The devices of the pods on this node, from the kernel's own host routes to their addresses: for
-    /// [`NftOptions::with_interfaces`]. A route through a gateway or to a network says nothing about a device.
-    ///
-    /// Pods for which the ruleset names a device are left out.
-    ///
-    /// # Errors
-    ///
-    /// `ip` (iproute2) could not be run, or its listing was not understood.
-    pub fn interfaces(&self, ruleset: &Ruleset) -> Result<BTreeMap<PodId, DeviceName>, Error> {
-        let mut devices: BTreeMap<IpAddr, DeviceName> = BTreeMap::new();
-        for family in ["-4", "-6"] {
-            let arguments = [family, "-j", "route", "show", "table", "all"];
-            let listing = self.runner.run_program("ip".as_ref(), &arguments, "");
-            let listing = listing.map_err(|failure| match failure {
-                Failure::Fatal(error) => error,
-                Failure::Nft(message) => Error::Listing { message },
-            })?;
-            let routes: Vec<serde_json::Value> = serde_json::from_str(&listing)
-                .map_err(|error| Error::Listing { message: error.to_string() })?;
-            for route in &routes {
-                let text = |key| route.get(key).and_then(serde_json::Value::as_str);
-                let elsewhere = ["gateway", "via", "nexthops"];
-                if text("type").is_some_and(|kind| kind != "unicast")
-                    || elsewhere.iter().any(|key| route.get(key).is_some())
-                {
-                    continue;
-                }
-                if let Some(address) = text("dst").and_then(|dst| dst.parse().ok())
-                    && let Some(device) =
-                        text("dev").filter(|d| *d != "lo").and_then(DeviceName::new)
-                {
-                    devices.insert(address, device);
-                }
-            }
-        }
-        let unknown = ruleset.endpoints().iter().filter(|(_, end)| end.interface.is_none());
-        let found = unknown.filter_map(|(pod, _)| {
-            let device = ruleset.addresses(pod).iter().find_map(|address| devices.get(address))?;
-            Some((pod.clone(), device.clone()))
-        });
-        Ok(found.collect())
-    }
-
     fn enforce(&mut self, ruleset: Ruleset, believed: Option<Installed>) -> Result<(), Error> {
         self.report = Report::default();
         self.believed = None;
         let installed = match believed {
             Some(believed) => believed,
-            None => Installed::read(&self.runner, self.options.table())?.0,
+            None => Installed::read(&self.host, self.options.table())?.0,
         };
         let Layout { mut model, mut defects } = layout(&ruleset, &self.options);
         let mut refusals = 0;
@@ -301,7 +249,7 @@ impl Nftables {
         }
         let script = transaction(self.options.table(), commands);
         let started = Instant::now();
-        let done = self.runner.run(&["-f", "-"], &script);
+        let done = run(&self.host, &["-f", "-"], &script);
         self.report.took += started.elapsed();
         match done {
             Ok(_) => Ok(()),
@@ -335,7 +283,7 @@ impl Backend for Nftables {
         let mut ruleset = match &self.ruleset {
             Some(ruleset) => ruleset.clone(),
             None => {
-                let (installed, _) = Installed::read(&self.runner, self.options.table())?;
+                let (installed, _) = Installed::read(&self.host, self.options.table())?;
                 if !installed.tables.is_empty() {
                     return Err(Error::Baseless);
                 }
@@ -358,7 +306,7 @@ impl Backend for Nftables {
     fn remove(&mut self) -> Result<(), Error> {
         self.report = Report::default();
         self.believed = None;
-        let families = Installed::families(&self.runner, self.options.table())?;
+        let families = Installed::families(&self.host, self.options.table())?;
         let commands: Vec<Command> = families.into_iter().map(Command::DeleteTable).collect();
         self.commit(&commands).map_err(|refusal| match refusal {
             Refusal::Fatal(error) => error,

@@ -1,9 +1,10 @@
 //! What the kernel has, as nft lists it: only our own tables, only what a plan must know.
 
+use crate::error::{Error, Failure, run};
 use crate::layout::MARKER;
 use crate::model::{Element, KeyType, Model, Name, Table, TableFamily, Value};
-use crate::runner::{Error, Failure, Runner};
 use ipnet::IpNet;
+use netpol_host::Host;
 use serde_json::Value as Json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -57,10 +58,10 @@ impl Installed {
 
     /// The families of the tables of this name that are ours. One of somebody else with chains is an error, one without is
     /// not seen: it would be in the way when the table is created.
-    pub(crate) fn families(runner: &Runner, table: &Name) -> Result<Vec<TableFamily>, Error> {
+    pub(crate) fn families(host: &Host, table: &Name) -> Result<Vec<TableFamily>, Error> {
         // `list tables` of nft 1.0.6 reads every element of every table, `list chains` does not.
         let mut chains: BTreeMap<TableFamily, bool> = BTreeMap::new();
-        for item in list(runner, &["-j", "list", "chains"])? {
+        for item in list(host, &["-j", "list", "chains"])? {
             let Some(chain) = item.get("chain") else { continue };
             let text = |key| chain.get(key).and_then(Json::as_str);
             let family = TableFamily::ALL.into_iter().find(|f| text("family") == Some(f.as_str()));
@@ -76,10 +77,10 @@ impl Installed {
     }
 
     /// Reads the tables of this name, and the counters in them.
-    pub(crate) fn read(runner: &Runner, table: &Name) -> Result<(Self, Vec<Count>), Error> {
+    pub(crate) fn read(host: &Host, table: &Name) -> Result<(Self, Vec<Count>), Error> {
         let (mut installed, mut counts) = (Self::default(), Vec::new());
-        for family in Self::families(runner, table)? {
-            let items = list(runner, &["-j", "list", "table", family.as_str(), table.as_str()])?;
+        for family in Self::families(host, table)? {
+            let items = list(host, &["-j", "list", "table", family.as_str(), table.as_str()])?;
             let listed = parse(&items, &mut counts)?;
             installed.tables.insert(family, listed);
         }
@@ -100,8 +101,8 @@ impl InstalledTable {
     }
 }
 
-fn list(runner: &Runner, arguments: &[&str]) -> Result<Vec<Json>, Error> {
-    let text = runner.run(arguments, "").map_err(|failure| match failure {
+fn list(host: &Host, arguments: &[&str]) -> Result<Vec<Json>, Error> {
+    let text = run(host, arguments, "").map_err(|failure| match failure {
         Failure::Fatal(error) => error,
         Failure::Nft(message)
             if message.contains("not permitted") || message.contains("must be root") =>
@@ -223,7 +224,7 @@ fn parse_value(value: &Json, key: Option<KeyType>) -> Option<Value> {
             let port = u16::try_from(value.as_u64()?).ok()?;
             Some(Value::Ports(port, port))
         }
-        KeyType::Device => Some(Value::Device(crate::model::DeviceName::new(value.as_str()?)?)),
+        KeyType::Device => Some(Value::Device(netpol_host::DeviceName::new(value.as_str()?)?)),
     }
 }
 

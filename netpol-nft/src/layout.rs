@@ -19,16 +19,19 @@
 //! discovery (NP-52) and, by option, other protocols (NP-51). Packets that are allowed never pay for these exceptions.
 
 use crate::model::{
-    Action, Chain, Comment, DeviceName, Element, Field, Hook, HookPoint, IpVersion, KeyType, Match,
-    Model, Name, Rule, Set, State, Table, TableFamily, Test, Value, VerdictMap, short_digest,
+    Action, Chain, Element, Field, Hook, HookPoint, IpVersion, KeyType, Match, Model, Name, Rule,
+    Set, State, Table, TableFamily, Test, Value, VerdictMap,
 };
-use crate::options::{Denial, Guard, NftOptions};
+use crate::options::{Guard, NftOptions};
 use crate::text;
 use ipnet::IpNet;
 use netpol_core::{
     AddressSet, Direction, Established, NetSetId, Origin, OtherProtocols, OwnNodeEgress, PeerMatch,
     PodId, PortMatch, PortSet, Program, ProgramId, Protocol, Rule as PolicyRule, Ruleset, Tier,
     TierEnd, Verdict,
+};
+use netpol_host::{
+    Comment, Denial, DeviceDefect, DeviceName, LocalDevice, LocalDevices, short_digest,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -55,20 +58,8 @@ pub struct Layout {
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Defect {
-    /// The pod's device cannot be named in a script, so its source addresses are not checked.
-    Device {
-        /// The pod.
-        pod: PodId,
-        /// The device.
-        device: String,
-    },
-    /// Two pods claim one device; the addresses of both may come from it.
-    SharedDevice {
-        /// The second pod.
-        pod: PodId,
-        /// The device.
-        device: String,
-    },
+    /// A pod whose device cannot be held to that pod's addresses.
+    Device(DeviceDefect),
     /// The device was not there when the rules were applied, so the source addresses of its pod are not checked.
     MissingDevice {
         /// The device.
@@ -88,18 +79,7 @@ pub enum Defect {
 impl std::fmt::Display for Defect {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Device { pod, device } => {
-                write!(
-                    f,
-                    "`{device:?}`, the device of pod {pod}, has a name that nft cannot express: source addresses are not checked"
-                )
-            }
-            Self::SharedDevice { pod, device } => {
-                write!(
-                    f,
-                    "pod {pod} is not the only one on device `{device}`: each can use the addresses of the others"
-                )
-            }
+            Self::Device(defect) => defect.fmt(f),
             Self::MissingDevice { device } => {
                 write!(
                     f,
@@ -136,7 +116,11 @@ impl std::fmt::Display for Defect {
 pub fn layout(ruleset: &Ruleset, options: &NftOptions) -> Layout {
     let mut layout = Layout::default();
     layout.model.name = options.table().clone();
-    let devices = devices(ruleset, options, &mut layout.defects);
+    let LocalDevices { devices, defects, .. } = match options.guard() {
+        Guard::Off => LocalDevices::default(),
+        _ => LocalDevices::of(ruleset, options.host()),
+    };
+    layout.defects.extend(defects.into_iter().map(Defect::Device));
     for version in [IpVersion::V4, IpVersion::V6] {
         let builder = Builder { ruleset, options, version, table: Table::default() };
         let family = match version {
@@ -152,37 +136,11 @@ pub fn layout(ruleset: &Ruleset, options: &NftOptions) -> Layout {
     layout
 }
 
-/// The addresses that may come from each device, and whose they are.
-type Devices = BTreeMap<DeviceName, (Comment, BTreeSet<IpAddr>)>;
+/// By name, what may come from it.
+type Devices = BTreeMap<DeviceName, LocalDevice>;
 
-fn devices(ruleset: &Ruleset, options: &NftOptions, defects: &mut Vec<Defect>) -> Devices {
-    let mut devices = Devices::new();
-    if options.guard() == Guard::Off {
-        return devices;
-    }
-    for (pod, endpoint) in ruleset.endpoints() {
-        let device = match &endpoint.interface {
-            Some(name) => {
-                let device = DeviceName::new(name.as_str());
-                if device.is_none() {
-                    let device = name.as_str().to_owned();
-                    defects.push(Defect::Device { pod: pod.clone(), device });
-                }
-                device
-            }
-            None => options.interfaces().get(pod).cloned(),
-        };
-        let Some(device) = device else { continue };
-        let addresses = ruleset.addresses(pod).iter().copied();
-        if let Some((_, known)) = devices.get_mut(&device) {
-            known.extend(addresses);
-            let device = device.as_str().to_owned();
-            defects.push(Defect::SharedDevice { pod: pod.clone(), device });
-        } else {
-            devices.insert(device, (Comment::new(&format!("pod {pod}")), addresses.collect()));
-        }
-    }
-    devices
+fn owner(device: &LocalDevice) -> Comment {
+    Comment::new(&format!("pod {}", device.pod))
 }
 
 /// The layout of one family.
@@ -319,7 +277,7 @@ impl Builder<'_> {
     }
 
     fn programs(&mut self) {
-        let exempt_egress = self.options.policy().own_node_egress() == OwnNodeEgress::Allow;
+        let exempt_egress = self.options.host().policy().own_node_egress() == OwnNodeEgress::Allow;
         let mut chains: BTreeMap<ProgramId, Name> = BTreeMap::new();
         let mut own_node: BTreeMap<ProgramId, Name> = BTreeMap::new();
         for (&id, program) in self.ruleset.programs() {
@@ -339,7 +297,7 @@ impl Builder<'_> {
                 Direction::Egress => ("e", "oe"),
             };
             self.dispatch(Name::made(all), direction, &chains);
-            if self.options.counters() {
+            if self.options.host().counters() {
                 let map = self.table.maps.get(&Name::made(all));
                 let pods = map.map(|map| map.elements.keys().cloned().collect());
                 self.counting_set(direction, pods.unwrap_or_default());
@@ -538,7 +496,7 @@ impl Builder<'_> {
             actions: vec![Action::Return],
             comment: Comment::new(comment),
         };
-        if self.options.policy().other_protocols() == OtherProtocols::Allow {
+        if self.options.host().policy().other_protocols() == OtherProtocols::Allow {
             let protocols = Protocol::ALL.map(|protocol| vec![Value::Protocol(protocol)]).into();
             let other = condition(Field::Protocol, Test::NoneOf(protocols));
             rules.push(passes(other, "other protocols"));
@@ -546,7 +504,7 @@ impl Builder<'_> {
             let types = Test::Is(Value::Icmpv6Types(133, 137));
             rules.push(passes(condition(Field::Icmpv6Type, types), "neighbor discovery"));
         }
-        if let Some(group) = self.options.log_group() {
+        if let Some(group) = self.options.host().log_group() {
             // nfnetlink_log takes 127 bytes; the last is a space before the packet.
             let text = format!("netpol deny {direction} {policies}");
             let prefix = Comment::cut(&text, 120);
@@ -554,8 +512,8 @@ impl Builder<'_> {
             let actions = vec![limit, Action::Log { group, prefix }];
             rules.push(Rule { actions, ..Rule::default() });
         }
-        let counter = self.options.counters().then_some(Action::Counter);
-        if self.options.counters() {
+        let counter = self.options.host().counters().then_some(Action::Counter);
+        if self.options.host().counters() {
             let pod = match direction {
                 Direction::Ingress => Field::Destination(self.version),
                 Direction::Egress => Field::Source(self.version),
@@ -569,7 +527,7 @@ impl Builder<'_> {
             let actions = counter.iter().cloned().chain([action]).collect();
             rules.push(Rule { matches, actions, comment: comment.clone() });
         };
-        if isolated && self.options.denial() == Denial::Reject {
+        if isolated && self.options.host().denial() == Denial::Reject {
             let tcp = condition(Field::Protocol, Test::Is(Value::Protocol(Protocol::Tcp)));
             end(vec![tcp], Action::RejectWithReset);
             end(Vec::new(), Action::RejectAsProhibited(self.version));
@@ -601,7 +559,7 @@ impl Builder<'_> {
         let is_used = |table: &Table, map: &str| {
             table.maps.get(&Name::made(map)).is_some_and(|map| !map.elements.is_empty())
         };
-        if self.options.policy().own_node_egress() == OwnNodeEgress::Police {
+        if self.options.host().policy().own_node_egress() == OwnNodeEgress::Police {
             self.add_chain(
                 "input",
                 input,
@@ -633,7 +591,7 @@ impl Builder<'_> {
             actions: vec![Action::Accept],
             comment: Comment::new(comment),
         };
-        match self.options.policy().established() {
+        match self.options.host().policy().established() {
             Established::Keep => vec![accept(
                 vec![state(&[State::Established, State::Related])],
                 "what belongs to a connection that was let through",
@@ -655,9 +613,10 @@ impl Builder<'_> {
     fn guard(&mut self, devices: &Devices) {
         let mut map =
             VerdictMap { key: KeyType::Device, elements: BTreeMap::new(), notes: BTreeMap::new() };
-        for (device, (pod, addresses)) in devices {
+        for (device, of) in devices {
+            let pod = owner(of);
             let mut rules = Vec::new();
-            let own = addresses.iter().copied().filter(|address| self.is_of(*address)).collect();
+            let own = of.addresses.iter().copied().filter(|address| self.is_of(*address)).collect();
             own_sources(self.version, own, &Action::Return, &mut rules);
             rules.push(Rule {
                 matches: Vec::new(),
@@ -666,7 +625,7 @@ impl Builder<'_> {
             });
             let chain = self.add_chain("g", None, rules, &format!("source guard of {pod}"));
             let key = vec![Value::Device(device.clone())];
-            map.notes.insert(key.clone(), pod.clone());
+            map.notes.insert(key.clone(), pod);
             map.elements.insert(key, chain);
         }
         let name = Name::made("g");
@@ -716,11 +675,12 @@ fn netdev_table(devices: &Devices) -> Table {
     let mut table = Table::default();
     let marker = Chain { title: Comment::new("whose table this is"), ..Chain::default() };
     table.chains.insert(Name::made(MARKER), marker);
-    for (device, (pod, addresses)) in devices {
+    for (device, of) in devices {
+        let pod = owner(of);
         let mut rules = Vec::new();
         for version in [IpVersion::V4, IpVersion::V6] {
-            let of = |address: &IpAddr| address.is_ipv4() == (version == IpVersion::V4);
-            let own = addresses.iter().copied().filter(of).collect();
+            let of_version = |address: &IpAddr| address.is_ipv4() == (version == IpVersion::V4);
+            let own = of.addresses.iter().copied().filter(of_version).collect();
             own_sources(version, own, &Action::Accept, &mut rules);
         }
         // Frames of other kinds, ARP among them, are not judged.

@@ -6,20 +6,20 @@
 
 mod apply;
 mod command;
+mod error;
 mod installed;
 mod layout;
 pub mod model;
 mod objects;
 mod options;
 mod plan;
-mod runner;
 mod text;
 
-pub use apply::{Denied, Nftables, Report};
+pub use apply::{Nftables, Report};
 pub use command::Command;
+pub use error::Error;
 pub use layout::{Defect, Layout, layout};
 pub use objects::objects;
-pub use options::{Denial, Guard, NftOptions};
+pub use options::{Guard, NftOptions};
 pub use plan::Plan;
-pub use runner::{Error, Runner};
 pub use text::{command, script};

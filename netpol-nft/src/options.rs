@@ -1,48 +1,42 @@
-//! What an operator may choose about the rules in the kernel, each with its default and why.
+//! What an operator may choose about nftables, each with its default and why.
 
-use crate::model::{DeviceName, Name};
-use netpol_core::{Options, PodId};
-use std::collections::BTreeMap;
+use crate::model::Name;
+use netpol_host::HostOptions;
 
 /// How a ruleset is laid out in nftables.
 ///
 /// ```
-/// use netpol_nft::{Denial, NftOptions};
-/// let options = NftOptions::default().with_denial(Denial::Reject).with_log(Some(10));
-/// assert_eq!(options.denial(), Denial::Reject);
+/// use netpol_host::{Denial, HostOptions};
+/// use netpol_nft::{Guard, NftOptions};
+/// let host = HostOptions::default().with_denial(Denial::Reject);
+/// let options = NftOptions::from(host).with_guard(Guard::Prerouting);
+/// assert_eq!(options.host().denial(), Denial::Reject);
 /// ```
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct NftOptions {
-    policy: Options,
+    host: HostOptions,
     table: Name,
     priority: i32,
-    denial: Denial,
-    log_group: Option<u16>,
-    counters: bool,
     guard: Guard,
-    interfaces: BTreeMap<PodId, DeviceName>,
 }
 
 impl Default for NftOptions {
     fn default() -> Self {
-        Self {
-            policy: Options::default(),
-            table: Name::default(),
-            priority: -5,
-            denial: Denial::default(),
-            log_group: None,
-            counters: true,
-            guard: Guard::default(),
-            interfaces: BTreeMap::new(),
-        }
+        HostOptions::default().into()
+    }
+}
+
+impl From<HostOptions> for NftOptions {
+    fn from(host: HostOptions) -> Self {
+        Self { host, table: Name::default(), priority: -5, guard: Guard::default() }
     }
 }
 
 impl NftOptions {
-    /// With these answers to what Kubernetes leaves open.
+    /// With these choices of every back end.
     #[must_use]
-    pub fn with_policy(mut self, policy: Options) -> Self {
-        self.policy = policy;
+    pub fn with_host(mut self, host: HostOptions) -> Self {
+        self.host = host;
         self
     }
 
@@ -61,28 +55,6 @@ impl NftOptions {
         self
     }
 
-    /// With this answer to an isolated pod's unwanted packets. Default: none, [`Denial::Drop`].
-    #[must_use]
-    pub fn with_denial(mut self, denial: Denial) -> Self {
-        self.denial = denial;
-        self
-    }
-
-    /// With denied packets sent to this nfnetlink_log group, at most ten a second per rule that denies, with the
-    /// direction and the policy as prefix. Default: no log, which costs nothing.
-    #[must_use]
-    pub fn with_log(mut self, group: Option<u16>) -> Self {
-        self.log_group = group;
-        self
-    }
-
-    /// With or without counters on denials. Default: with; only denied packets pay for them.
-    #[must_use]
-    pub fn with_counters(mut self, counters: bool) -> Self {
-        self.counters = counters;
-        self
-    }
-
     /// With this check of the source addresses of local pods. Default: [`Guard::Ingress`].
     #[must_use]
     pub fn with_guard(mut self, guard: Guard) -> Self {
@@ -90,18 +62,10 @@ impl NftOptions {
         self
     }
 
-    /// With the node's devices of pods for which the ruleset names none. They must come from the kernel or from who
-    /// attached the pods, never from what a tenant can write.
+    /// The choices of every back end.
     #[must_use]
-    pub fn with_interfaces(mut self, interfaces: BTreeMap<PodId, DeviceName>) -> Self {
-        self.interfaces = interfaces;
-        self
-    }
-
-    /// What Kubernetes leaves open.
-    #[must_use]
-    pub fn policy(&self) -> Options {
-        self.policy
+    pub fn host(&self) -> &HostOptions {
+        &self.host
     }
 
     /// The name of the tables.
@@ -116,47 +80,11 @@ impl NftOptions {
         self.priority
     }
 
-    /// How denial looks.
-    #[must_use]
-    pub fn denial(&self) -> Denial {
-        self.denial
-    }
-
-    /// The group to which denied packets are logged.
-    #[must_use]
-    pub fn log_group(&self) -> Option<u16> {
-        self.log_group
-    }
-
-    /// Are denied packets counted?
-    #[must_use]
-    pub fn counters(&self) -> bool {
-        self.counters
-    }
-
     /// Where source addresses are checked.
     #[must_use]
     pub fn guard(&self) -> Guard {
         self.guard
     }
-
-    /// The devices of pods for which the ruleset names none.
-    #[must_use]
-    pub fn interfaces(&self) -> &BTreeMap<PodId, DeviceName> {
-        &self.interfaces
-    }
-}
-
-/// How a denied packet ends (NP-64).
-#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
-#[expect(clippy::exhaustive_enums, reason = "the layout handles each")]
-pub enum Denial {
-    /// It is gone: what the conformance tests expect, and what tells a scanner least.
-    #[default]
-    Drop,
-    /// Whoever an isolated pod refuses is told: TCP by a reset (an ICMPv6 error leaves `connect` waiting), the rest by an
-    /// ICMP error. A rule of the Admin or Baseline tier that denies always drops (CNP-37).
-    Reject,
 }
 
 /// Where it is checked that a pod sends from its own addresses only. Without the check a pod can forge a connection

@@ -9,8 +9,9 @@ use crate::model::{
     Action, Chain, Element, Field, IpVersion, KeyType, Match, Model, Rule, Set, TableFamily, Test,
     Value, VerdictMap,
 };
-use crate::model::{Comment, Hook, Name};
+use crate::model::{Hook, Name};
 use netpol_core::Protocol;
+use netpol_host::Comment;
 use std::fmt::{self, Write as _};
 
 /// The whole ruleset as a script. Loading it replaces the tables of this name, whatever is in them, in one transaction;

@@ -8,10 +8,9 @@ use netpol_core::{
     Backend, Delta, Established, Inventory, Match, Options, OtherProtocols, OwnNodeEgress, Peer,
     PodSelection, Policy, PortEntry, Protocol, Ruleset, Selector, TrafficMatch, Verdict,
 };
+use netpol_host::{Denial, Host, HostOptions, ProgramError};
 use netpol_nft::model::Name;
-use netpol_nft::{
-    Denial, Error, Guard, NftOptions, Nftables, Runner, command, layout, objects, script,
-};
+use netpol_nft::{Error, Guard, NftOptions, Nftables, command, layout, objects, script};
 use netpol_testkit::strategies::{clusters, clusters_with_edits};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
@@ -19,16 +18,17 @@ use std::collections::BTreeSet;
 use support::{Netns, block, cluster_ruleset, is, one_of, pods, policed_shop, port, rule, shop};
 
 fn all_options() -> Vec<NftOptions> {
-    let base = NftOptions::default;
-    let policy = Options::default;
+    let host = HostOptions::default;
+    let policy = |policy: Options| NftOptions::from(host().with_policy(policy));
+    let options = Options::default;
     vec![
-        base(),
-        base().with_denial(Denial::Reject).with_log(Some(10)),
-        base().with_counters(false).with_guard(Guard::Off),
-        base().with_guard(Guard::Prerouting),
-        base().with_policy(policy().with_established(Established::ReEvaluate)),
-        base().with_policy(policy().with_other_protocols(OtherProtocols::Allow)),
-        base().with_policy(policy().with_own_node_egress(OwnNodeEgress::Allow)).with_priority(-20),
+        NftOptions::default(),
+        host().with_denial(Denial::Reject).with_log(Some(10)).into(),
+        NftOptions::from(host().with_counters(false)).with_guard(Guard::Off),
+        NftOptions::default().with_guard(Guard::Prerouting),
+        policy(options().with_established(Established::ReEvaluate)),
+        policy(options().with_other_protocols(OtherProtocols::Allow)),
+        policy(options().with_own_node_egress(OwnNodeEgress::Allow)).with_priority(-20),
     ]
 }
 
@@ -118,7 +118,7 @@ fn every_shape_of_rule_is_accepted_twice() {
         assert_eq!(one.listing(), listing, "loading twice is loading once");
 
         // Three transactions make the same ruleset as one.
-        let mut nftables = Nftables::new(other.runner(), options);
+        let mut nftables = Nftables::new(other.host(), options);
         nftables.replace(&ruleset).unwrap();
         assert_eq!(nftables.report().defects(), []);
         assert_eq!(sorted(&other.listing()), sorted(&listing));
@@ -201,7 +201,7 @@ fn text_and_objects_are_the_same_ruleset() {
 fn there_and_back_again() {
     let (a, b) = (cluster_ruleset(&shop()), cluster_ruleset(&policed_shop()));
     let netns = Netns::new();
-    let mut nftables = Nftables::new(netns.runner(), NftOptions::default());
+    let mut nftables = Nftables::new(netns.host(), NftOptions::default());
     nftables.replace(&a).unwrap();
     let before = sorted(&netns.listing());
     nftables.replace(&b).unwrap();
@@ -221,10 +221,10 @@ fn generation(netns: &Netns) -> String {
 fn applying_again_touches_nothing() {
     let ruleset = cluster_ruleset(&policed_shop());
     let netns = Netns::new();
-    Nftables::new(netns.runner(), NftOptions::default()).replace(&ruleset).unwrap();
+    Nftables::new(netns.host(), NftOptions::default()).replace(&ruleset).unwrap();
     let before = generation(&netns);
     // Another process, after a restart.
-    let mut nftables = Nftables::new(netns.runner(), NftOptions::default());
+    let mut nftables = Nftables::new(netns.host(), NftOptions::default());
     nftables.replace(&ruleset).unwrap();
     assert_eq!(nftables.report().transactions(), 0);
     assert!(nftables.plan(&ruleset).unwrap().is_empty());
@@ -238,7 +238,7 @@ fn one_pod_more_is_one_transaction() {
     let mut cluster = policed_shop();
     let old = cluster_ruleset(&cluster);
     let netns = Netns::new();
-    let mut nftables = Nftables::new(netns.runner(), NftOptions::default());
+    let mut nftables = Nftables::new(netns.host(), NftOptions::default());
     nftables.replace(&old).unwrap();
     let pod = netpol_core::Pod::new(
         netpol_core::PodId::new("shop", "web-2"),
@@ -256,12 +256,12 @@ fn what_was_killed_is_cleaned_up_by_the_next() {
     let (old, new) = (cluster_ruleset(&shop()), cluster_ruleset(&policed_shop()));
     let expected = {
         let netns = Netns::new();
-        Nftables::new(netns.runner(), NftOptions::default()).replace(&new).unwrap();
+        Nftables::new(netns.host(), NftOptions::default()).replace(&new).unwrap();
         sorted(&netns.listing())
     };
     for done in 0..3 {
         let netns = Netns::new();
-        let mut nftables = Nftables::new(netns.runner(), NftOptions::default());
+        let mut nftables = Nftables::new(netns.host(), NftOptions::default());
         nftables.replace(&old).unwrap();
         let plan = nftables.plan(&new).unwrap();
         for (_, commands) in plan.steps().iter().take(done) {
@@ -276,7 +276,7 @@ fn what_was_killed_is_cleaned_up_by_the_next() {
             let installed = installed.unwrap().unwrap();
             assert_eq!(installed.dispatch, Inventory::of(&new).dispatch);
         }
-        let mut next = Nftables::new(netns.runner(), NftOptions::default());
+        let mut next = Nftables::new(netns.host(), NftOptions::default());
         next.replace(&new).unwrap();
         assert_eq!(sorted(&netns.listing()), expected, "killed after step {done}");
     }
@@ -286,7 +286,7 @@ fn what_was_killed_is_cleaned_up_by_the_next() {
 fn tampering_is_put_right() {
     let ruleset = cluster_ruleset(&policed_shop());
     let netns = Netns::new();
-    let mut nftables = Nftables::new(netns.runner(), NftOptions::default());
+    let mut nftables = Nftables::new(netns.host(), NftOptions::default());
     nftables.replace(&ruleset).unwrap();
     let before = sorted(&netns.listing());
     let listing = netns.listing();
@@ -326,7 +326,7 @@ fn foreign_tables_are_never_touched_and_removal_leaves_no_trace() {
     let netns = Netns::new();
     netns.load(FOREIGN);
     let before = generation(&netns);
-    let mut nftables = Nftables::new(netns.runner(), NftOptions::default());
+    let mut nftables = Nftables::new(netns.host(), NftOptions::default());
     nftables.remove().unwrap();
     assert_eq!(generation(&netns), before);
     nftables.replace(&cluster_ruleset(&policed_shop())).unwrap();
@@ -345,7 +345,7 @@ fn a_table_of_somebody_else_is_an_error() {
     let netns = Netns::new();
     netns.load("table ip6 netpol { chain c { drop\n }\n }\n");
     let before = generation(&netns);
-    let mut nftables = Nftables::new(netns.runner(), NftOptions::default());
+    let mut nftables = Nftables::new(netns.host(), NftOptions::default());
     let error = nftables.replace(&Ruleset::default()).unwrap_err();
     assert!(matches!(&error, Error::Foreign { table } if table == "ip6 netpol"), "{error}");
     assert!(matches!(nftables.remove().unwrap_err(), Error::Foreign { .. }));
@@ -359,7 +359,7 @@ fn a_table_of_somebody_else_is_an_error() {
     assert_eq!(generation(&netns), before);
     // Another name has room beside it.
     let options = NftOptions::default().with_table(Name::new("netpol2").unwrap());
-    Nftables::new(netns.runner(), options).replace(&cluster_ruleset(&shop())).unwrap();
+    Nftables::new(netns.host(), options).replace(&cluster_ruleset(&shop())).unwrap();
 }
 
 #[test]
@@ -367,14 +367,14 @@ fn without_permission_it_says_so() {
     let netns = Netns::new();
     let prefix =
         ["ip", "netns", "exec", &netns.0, "setpriv", "--bounding-set=-all", "--inh-caps=-all"];
-    let runner = Runner::new().with_prefix(prefix.into_iter().chain(["--reuid=65534"]));
+    let host = Host::here().with_prefix(prefix.into_iter().chain(["--reuid=65534"]));
     let error =
-        Nftables::new(runner, NftOptions::default()).replace(&Ruleset::default()).unwrap_err();
+        Nftables::new(host, NftOptions::default()).replace(&Ruleset::default()).unwrap_err();
     assert!(matches!(error, Error::Permission), "{error}");
-    let runner = netns.runner().with_nft("no-such-nft");
+    let host = netns.host().with_program("nft", "no-such-nft");
     let error =
-        Nftables::new(runner, NftOptions::default()).replace(&Ruleset::default()).unwrap_err();
-    assert!(matches!(error, Error::NoNft { .. }), "{error}");
+        Nftables::new(host, NftOptions::default()).replace(&Ruleset::default()).unwrap_err();
+    assert!(matches!(error, Error::Program(ProgramError::Missing { .. })), "{error}");
 }
 
 #[test]
@@ -427,9 +427,9 @@ fn hostile_names_stay_names() {
     let ruleset = cluster_ruleset(&cluster);
     let netns = Netns::new();
     netns.load("table ip before { chain c { drop\n }\n }\n");
-    let options = NftOptions::default().with_log(Some(1));
+    let options = NftOptions::from(HostOptions::default().with_log(Some(1)));
     netns.load(&script(&layout(&ruleset, &options).model));
-    let mut nftables = Nftables::new(netns.runner(), options);
+    let mut nftables = Nftables::new(netns.host(), options);
     nftables.replace(&ruleset).unwrap();
     assert_eq!(nftables.report().transactions(), 0, "the script made what applying wants");
     assert_eq!(nftables.installed().unwrap(), Some(Inventory::of(&ruleset)));
@@ -443,7 +443,7 @@ fn the_guard_at_devices_leaves_out_what_is_not_there() {
     netns.ok(&["ip", "link", "add", "veth-web", "type", "veth", "peer", "name", "eth0"], "");
     let ruleset = cluster_ruleset(&policed_shop());
     let options = NftOptions::default().with_guard(Guard::Ingress);
-    let mut nftables = Nftables::new(netns.runner(), options);
+    let mut nftables = Nftables::new(netns.host(), options);
     nftables.replace(&ruleset).unwrap();
     // From Linux 6.16 on a chain waits for its device; before, there is none without.
     let defects = nftables.report().defects().len();
@@ -463,9 +463,9 @@ fn the_guard_at_devices_leaves_out_what_is_not_there() {
 #[test]
 fn without_the_hook_at_devices_the_guard_is_in_prerouting() {
     let netns = Netns::new();
-    let (runner, path) = picky_nft(&netns, "netdev", "Operation not supported");
+    let (host, path) = picky_nft(&netns, "netdev", "Operation not supported");
     let ruleset = cluster_ruleset(&policed_shop());
-    let mut nftables = Nftables::new(runner, NftOptions::default());
+    let mut nftables = Nftables::new(host, NftOptions::default());
     nftables.replace(&ruleset).unwrap();
     assert_eq!(nftables.report().guard(), Guard::Prerouting);
     assert_eq!(nftables.report().defects(), []);
@@ -479,11 +479,11 @@ fn without_the_hook_at_devices_the_guard_is_in_prerouting() {
 fn random_clusters_are_accepted_and_read_back() {
     let mut runner = TestRunner::new(ProptestConfig { cases: 50, ..ProptestConfig::default() });
     let netns = Netns::new();
-    let mut nftables = Nftables::new(netns.runner(), NftOptions::default());
+    let mut nftables = Nftables::new(netns.host(), NftOptions::default());
     let done = runner.run(&clusters(), |cluster| {
         let ruleset = cluster_ruleset(&cluster);
         let netns = Netns::new();
-        let mut fresh = Nftables::new(netns.runner(), NftOptions::default());
+        let mut fresh = Nftables::new(netns.host(), NftOptions::default());
         fresh.replace(&ruleset).map_err(|e| TestCaseError::fail(e.to_string()))?;
         let fresh = fresh.installed().unwrap();
         prop_assert_eq!(&fresh, &Some(Inventory::of(&ruleset)));
@@ -498,7 +498,7 @@ fn deltas_lead_where_replacing_leads() {
     let mut runner = TestRunner::new(ProptestConfig { cases: 12, ..ProptestConfig::default() });
     let done = runner.run(&clusters_with_edits(), |(mut cluster, edits)| {
         let netns = Netns::new();
-        let mut nftables = Nftables::new(netns.runner(), NftOptions::default());
+        let mut nftables = Nftables::new(netns.host(), NftOptions::default());
         let mut ruleset = cluster_ruleset(&cluster);
         nftables.replace(&ruleset).unwrap();
         for edit in edits {
@@ -508,7 +508,7 @@ fn deltas_lead_where_replacing_leads() {
             ruleset = next;
         }
         let direct = Netns::new();
-        Nftables::new(direct.runner(), NftOptions::default()).replace(&ruleset).unwrap();
+        Nftables::new(direct.host(), NftOptions::default()).replace(&ruleset).unwrap();
         prop_assert_eq!(sorted(&netns.listing()), sorted(&direct.listing()));
         Ok(())
     });
@@ -516,7 +516,7 @@ fn deltas_lead_where_replacing_leads() {
 }
 
 /// An nft that refuses a line with these words as the kernel does.
-fn picky_nft(netns: &Netns, words: &str, why: &str) -> (Runner, std::path::PathBuf) {
+fn picky_nft(netns: &Netns, words: &str, why: &str) -> (Host, std::path::PathBuf) {
     use std::os::unix::fs::PermissionsExt as _;
     let path = std::env::temp_dir().join(format!("picky-{}", netns.0));
     let script = format!(
@@ -527,15 +527,15 @@ fn picky_nft(netns: &Netns, words: &str, why: &str) -> (Runner, std::path::PathB
     );
     std::fs::write(&path, script).unwrap();
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
-    (netns.runner().with_nft(&path), path)
+    (netns.host().with_program("nft", &path), path)
 }
 
 #[test]
 fn what_the_kernel_refuses_is_closed_and_the_rest_applied() {
     let netns = Netns::new();
-    let (runner, path) = picky_nft(&netns, "shop.api egress", "Invalid argument");
+    let (host, path) = picky_nft(&netns, "shop.api egress", "Invalid argument");
     let ruleset = cluster_ruleset(&policed_shop());
-    let mut nftables = Nftables::new(runner, NftOptions::default());
+    let mut nftables = Nftables::new(host, NftOptions::default());
     nftables.replace(&ruleset).unwrap();
     let defects: Vec<String> =
         nftables.report().defects().iter().map(ToString::to_string).collect();
@@ -545,7 +545,7 @@ fn what_the_kernel_refuses_is_closed_and_the_rest_applied() {
     assert!(listing.contains("10.0.0.2 : goto closed_"), "{listing}");
     assert!(listing.contains("10.0.0.3 : goto e_"), "{listing}");
     // With an nft that does not refuse it, it is put right.
-    let mut nftables = Nftables::new(netns.runner(), NftOptions::default());
+    let mut nftables = Nftables::new(netns.host(), NftOptions::default());
     nftables.replace(&ruleset).unwrap();
     assert_eq!(nftables.report().defects(), []);
     assert_eq!(nftables.installed().unwrap(), Some(Inventory::of(&ruleset)));
@@ -555,9 +555,9 @@ fn what_the_kernel_refuses_is_closed_and_the_rest_applied() {
 #[test]
 fn an_error_leaves_what_was_enforced_and_names_the_policy() {
     let netns = Netns::new();
-    let (runner, path) = picky_nft(&netns, "vmap @e", "Invalid argument");
+    let (host, path) = picky_nft(&netns, "vmap @e", "Invalid argument");
     let ruleset = cluster_ruleset(&policed_shop());
-    let error = Nftables::new(runner, NftOptions::default()).replace(&ruleset).unwrap_err();
+    let error = Nftables::new(host, NftOptions::default()).replace(&ruleset).unwrap_err();
     let Error::Refused { message, policies, .. } = &error else { panic!("{error}") };
     assert_eq!(message, "Could not process rule: Invalid argument");
     assert_eq!(policies, "egress of local pods");
@@ -565,10 +565,10 @@ fn an_error_leaves_what_was_enforced_and_names_the_policy() {
     std::fs::remove_file(path).unwrap();
 
     // A change to rules that this process does not know would be a change to nothing.
-    Nftables::new(netns.runner(), NftOptions::default()).replace(&ruleset).unwrap();
+    Nftables::new(netns.host(), NftOptions::default()).replace(&ruleset).unwrap();
     let before = netns.listing();
     let delta = Delta::between(&Ruleset::default(), &cluster_ruleset(&shop()));
-    let error = Nftables::new(netns.runner(), NftOptions::default()).apply(&delta).unwrap_err();
+    let error = Nftables::new(netns.host(), NftOptions::default()).apply(&delta).unwrap_err();
     assert!(matches!(error, Error::Baseless), "{error}");
     assert_eq!(netns.listing(), before);
 }

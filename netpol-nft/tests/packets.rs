@@ -6,13 +6,12 @@ use netpol_core::{
     Options, OwnNodeEgress, Peer, Phase, Pod, PodId, PodSelection, Policy, PolicyRule, PortEntry,
     Protocol, Scope, Selector, TrafficMatch, Verdict, compile,
 };
+use netpol_host::{Denial, Host, HostOptions};
 use netpol_lab::{
     Fate, FloodCount, Lab, Place, Plan, Probe, Refusal, ReversePath, Toward, Traffic, command,
     is_routable,
 };
-use netpol_nft::{
-    Denial, Guard, NftOptions, Nftables, Runner, command as format_command, layout, objects, script,
-};
+use netpol_nft::{Guard, NftOptions, Nftables, command as format_command, layout, objects, script};
 use netpol_sim::{Connection, End, reference};
 use netpol_testkit::strategies::{clusters, interesting_addresses, interesting_ports};
 use proptest::prelude::*;
@@ -29,7 +28,7 @@ fn apply(lab: &Lab, nftables: &mut Nftables, cluster: &Cluster, scope: Scope<'_>
 }
 
 fn nftables(options: NftOptions) -> Nftables {
-    Nftables::new(Runner::new(), options)
+    Nftables::new(Host::here(), options)
 }
 
 fn sim_traffic(traffic: Traffic) -> netpol_sim::Traffic {
@@ -180,7 +179,8 @@ fn options() -> impl Strategy<Value = NftOptions> {
     let guard = prop_oneof![Just(Guard::Off), Just(Guard::Prerouting), Just(Guard::Ingress)];
     (policy, guard, any::<bool>()).prop_map(|(policy, guard, reject)| {
         let denial = if reject { Denial::Reject } else { Denial::Drop };
-        NftOptions::default().with_policy(policy).with_guard(guard).with_denial(denial)
+        NftOptions::from(HostOptions::default().with_policy(policy).with_denial(denial))
+            .with_guard(guard)
     })
 }
 
@@ -209,7 +209,7 @@ fn every_packet_meets_the_fate_that_the_specification_says() {
                 load(&lab, &["-j", "-f", "-"], &serde_json::to_string(&objects(&model)).unwrap());
             }
         }
-        let some = compare(&mut lab, &cluster, &local, &options.policy());
+        let some = compare(&mut lab, &cluster, &local, &options.host().policy());
         let some = some.map_err(TestCaseError::fail)?;
         **counter.borrow_mut() += some;
         Ok(())
@@ -333,7 +333,7 @@ fn devices_are_found_by_route() {
         without.insert_pod(bare.with_addresses(pod.addresses().to_vec()));
     }
     let without = compile(&without, Scope::Cluster).unwrap();
-    let found = lab.run(&Place::Node, || nftables(NftOptions::default()).interfaces(&without));
+    let found = lab.run(&Place::Node, || Host::here().devices(&without));
     let found = found.unwrap().unwrap();
     assert_eq!(found.len(), 2);
     for (pod, device) in found {
@@ -470,7 +470,7 @@ fn the_own_node() {
     let mut lab = Lab::new(&plan).unwrap();
     let mut default = nftables(NftOptions::default());
     let exempt = Options::default().with_own_node_egress(OwnNodeEgress::Allow);
-    let mut exempt = nftables(NftOptions::default().with_policy(exempt));
+    let mut exempt = nftables(NftOptions::from(HostOptions::default().with_policy(exempt)));
     let deny = || vec![PolicyRule { matches: TrafficMatch::everything(), verdict: Verdict::Deny }];
     let admin = Policy::admin("x", 1, PodSelection::everything(), deny(), deny());
     let mut with_admin = cluster.clone();
@@ -499,7 +499,7 @@ fn connections_that_are_open_when_policy_tightens() {
         let (plan, mut cluster) = two_pods();
         let lab = Lab::new(&plan).unwrap();
         let policy = Options::default().with_established(established);
-        let mut nftables = nftables(NftOptions::default().with_policy(policy));
+        let mut nftables = nftables(NftOptions::from(HostOptions::default().with_policy(policy)));
         apply(&lab, &mut nftables, &cluster, Scope::Cluster);
         let mut open = PAIRS
             .map(|(a, b, _)| lab.connect(ip(a), ip(b), 80, patience).unwrap().expect("allowed"));
@@ -533,7 +533,7 @@ fn denial_is_silent_or_told() {
         (Denial::Drop, None, None),
         (Denial::Reject, Some(Refusal::Reset), Some(Refusal::Unreachable)),
     ] {
-        let options = NftOptions::default().with_denial(denial);
+        let options = NftOptions::from(HostOptions::default().with_denial(denial));
         apply(&lab, &mut nftables(options), &cluster, Scope::Cluster);
         for (a, b, _) in PAIRS {
             assert_eq!(one(&mut lab, Probe::new(ip(a), ip(b), WEB)).refused, tcp, "{a}");

@@ -3,7 +3,8 @@
 mod support;
 
 use netpol_core::{Established, Options, OwnNodeEgress};
-use netpol_nft::{Denial, Guard, NftOptions, layout, script};
+use netpol_host::{Denial, HostOptions};
+use netpol_nft::{Guard, NftOptions, layout, script};
 use support::{cluster_ruleset, policed_shop};
 
 #[test]
@@ -18,11 +19,9 @@ fn the_shop_with_other_options() {
     let policy = Options::default()
         .with_established(Established::ReEvaluate)
         .with_own_node_egress(OwnNodeEgress::Allow);
-    let options = NftOptions::default()
-        .with_policy(policy)
-        .with_denial(Denial::Reject)
-        .with_log(Some(7))
-        .with_guard(Guard::Prerouting);
+    let host =
+        HostOptions::default().with_policy(policy).with_denial(Denial::Reject).with_log(Some(7));
+    let options = NftOptions::from(host).with_guard(Guard::Prerouting);
     let layout = layout(&cluster_ruleset(&policed_shop()), &options);
     insta::assert_snapshot!("shop_options", script(&layout.model));
 }

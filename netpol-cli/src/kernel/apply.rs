@@ -4,7 +4,8 @@ use super::{failure, node, options, report_defects, rules};
 use crate::args::{ApplyArgs, Format, RemoveArgs, SourceGuard};
 use crate::{Answer, Failure, load};
 use netpol_core::Backend;
-use netpol_nft::{NftOptions, Nftables, Runner};
+use netpol_host::Host;
+use netpol_nft::{NftOptions, Nftables};
 use serde::Serialize;
 use std::io::Write;
 
@@ -30,10 +31,12 @@ pub(crate) fn apply(args: &ApplyArgs, out: &mut dyn Write) -> Result<Answer, Fai
     };
     let rules = rules(&manifests, &node)?;
     let mut options = options(&args.enforce, &manifests)?;
-    let mut nftables = Nftables::new(Runner::new(), options.clone());
+    let mut nftables = Nftables::new(Host::here(), options.clone());
     if args.enforce.interfaces.is_none() && args.enforce.source_guard != SourceGuard::Off {
-        let found = nftables.interfaces(&rules).map_err(|error| failure(&error))?;
-        options = options.with_interfaces(found);
+        let found =
+            Host::here().devices(&rules).map_err(|error| Failure::Message(error.to_string()))?;
+        let host = options.host().clone().with_interfaces(found);
+        options = options.with_host(host);
         nftables.set_options(options.clone());
     }
     if args.dry_run {
@@ -57,7 +60,7 @@ pub(crate) fn apply(args: &ApplyArgs, out: &mut dyn Write) -> Result<Answer, Fai
         deleted,
         transactions: report.transactions(),
         milliseconds: report.took().as_millis(),
-        guarded_pods: options.interfaces().len(),
+        guarded_pods: options.host().interfaces().len(),
         defects: report.defects().iter().map(ToString::to_string).collect(),
     };
     match args.output {
@@ -83,7 +86,7 @@ pub(crate) fn apply(args: &ApplyArgs, out: &mut dyn Write) -> Result<Answer, Fai
 
 pub(crate) fn remove(args: &RemoveArgs, out: &mut dyn Write) -> Result<Answer, Failure> {
     let mut nftables =
-        Nftables::new(Runner::new(), NftOptions::default().with_table(args.table.clone()));
+        Nftables::new(Host::here(), NftOptions::default().with_table(args.table.clone()));
     nftables.remove().map_err(|error| failure(&error))?;
     writeln!(out, "no rules of netpol are installed")?;
     Ok(Answer::Yes)

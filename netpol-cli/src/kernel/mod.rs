@@ -10,10 +10,12 @@ pub(crate) use stats::stats;
 use crate::args::{EnforceArgs, RenderArgs, SourceGuard};
 use crate::{Answer, Failure, load, terminal};
 use netpol_core::{
-    Established, Options, OtherProtocols, OwnNodeEgress, PodId, Ruleset, Scope, compile,
+    Established, InterfaceName, Options, OtherProtocols, OwnNodeEgress, PodId, Ruleset, Scope,
+    compile,
 };
+use netpol_host::{Denial, DeviceName, HostOptions};
 use netpol_k8s::Manifests;
-use netpol_nft::{Defect, Denial, Guard, NftOptions, layout, model::DeviceName, script};
+use netpol_nft::{Defect, Guard, NftOptions, layout, script};
 use std::collections::BTreeMap;
 use std::io::Write;
 
@@ -51,25 +53,26 @@ fn options(args: &EnforceArgs, manifests: &Manifests) -> Result<NftOptions, Fail
     if args.allow_other_protocols {
         policy = policy.with_other_protocols(OtherProtocols::Allow);
     }
-    Ok(NftOptions::default()
+    let host = HostOptions::default()
         .with_policy(policy)
         .with_denial(if args.reject { Denial::Reject } else { Denial::Drop })
         .with_log(args.log_group)
+        .with_interfaces(interfaces(args, manifests)?);
+    Ok(NftOptions::from(host)
         .with_table(args.table.clone())
         .with_priority(args.priority)
         .with_guard(match args.source_guard {
             SourceGuard::Ingress => Guard::Ingress,
             SourceGuard::Prerouting => Guard::Prerouting,
             SourceGuard::Off => Guard::Off,
-        })
-        .with_interfaces(interfaces(args, manifests)?))
+        }))
 }
 
 /// The interfaces that the user's file names, by pod.
 fn interfaces(
     args: &EnforceArgs,
     manifests: &Manifests,
-) -> Result<BTreeMap<PodId, DeviceName>, Failure> {
+) -> Result<BTreeMap<PodId, InterfaceName>, Failure> {
     let Some(path) = &args.interfaces else { return Ok(BTreeMap::new()) };
     let wrong = |what: String| Failure::Message(format!("`{}`: {what}", path.display()));
     let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
@@ -82,9 +85,10 @@ fn interfaces(
         let Some(id) = known.filter(|id| manifests.cluster().pod(id).is_some()) else {
             return Err(wrong(format!("there is no pod `{pod}`; write namespace/name")));
         };
-        let device = DeviceName::new(&interface)
-            .ok_or_else(|| wrong(format!("`{interface}` is no name of an interface")))?;
-        interfaces.insert(id, device);
+        if DeviceName::new(&interface).is_none() {
+            return Err(wrong(format!("`{interface}` is no name of an interface")));
+        }
+        interfaces.insert(id, interface.into());
     }
     Ok(interfaces)
 }

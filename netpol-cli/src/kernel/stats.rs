@@ -3,8 +3,9 @@
 use super::failure;
 use crate::args::{Format, Input, StatsArgs};
 use crate::{Answer, Failure, load};
+use netpol_host::{Denied, Host};
 use netpol_k8s::Manifests;
-use netpol_nft::{Denied, NftOptions, Nftables, Runner};
+use netpol_nft::{NftOptions, Nftables};
 use serde::Serialize;
 use std::io::Write;
 
@@ -31,8 +32,8 @@ pub(crate) fn stats(args: &StatsArgs, out: &mut dyn Write) -> Result<Answer, Fai
         })?),
     };
     let nftables =
-        Nftables::new(Runner::new(), NftOptions::default().with_table(args.table.clone()));
-    let row = |what, Denied { packets, bytes, .. }| Row { what, packets, bytes };
+        Nftables::new(Host::here(), NftOptions::default().with_table(args.table.clone()));
+    let row = |what, Denied { packets, bytes }| Row { what, packets, bytes };
     let rules = nftables.denied().map_err(|error| failure(&error))?;
     let addresses = nftables.denied_by_address().map_err(|error| failure(&error))?;
     let stats = Stats {

@@ -11,7 +11,7 @@ use netpol_core::{
     PodSelection, Policy, PolicyRule, PortEntry, Protocol, Ruleset, Scope, Selector, TrafficMatch,
     Verdict, compile,
 };
-use netpol_nft::Runner;
+use netpol_host::Host;
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -30,8 +30,8 @@ impl Netns {
         Self(name)
     }
 
-    pub(crate) fn runner(&self) -> Runner {
-        Runner::in_namespace(&self.0)
+    pub(crate) fn host(&self) -> Host {
+        Host::in_namespace(&self.0)
     }
 
     pub(crate) fn run(&self, command: &[&str], input: &str) -> Output {

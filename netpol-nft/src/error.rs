@@ -1,28 +1,14 @@
 //! Running `nft`, and what can go wrong with it.
 
-use std::ffi::{OsStr, OsString};
-use std::io::{self, Write as _};
-use std::process::{Command, Stdio};
-use std::thread;
+use netpol_host::{Host, ProgramError};
 
 /// Why the kernel's ruleset could not be read or changed. What was enforced before still is.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// There is no nft.
-    #[error("`{program}` was not found")]
-    NoNft {
-        /// What was to be run.
-        program: String,
-    },
-    /// The program could not be run.
-    #[error("`{program}` could not be run")]
-    Run {
-        /// What was to be run.
-        program: String,
-        /// Why not.
-        source: io::Error,
-    },
+    /// nft is not there or could not be run.
+    #[error(transparent)]
+    Program(#[from] ProgramError),
     /// The process may not change the ruleset of this network namespace.
     #[error("no permission to change the ruleset of this network namespace")]
     Permission,
@@ -90,8 +76,10 @@ impl Error {
     #[must_use]
     pub fn hint(&self) -> &'static str {
         match self {
-            Self::NoNft { .. } => "install nftables (Debian: apt-get install nftables)",
-            Self::Run { .. } => "check that the program can be executed",
+            Self::Program(ProgramError::Missing { .. }) => {
+                "install nftables (Debian: apt-get install nftables)"
+            }
+            Self::Program(_) => "check that the program can be executed",
             Self::Permission => "run as root, or with CAP_NET_ADMIN in this network namespace",
             Self::Owned { .. } => "stop the process that owns it, or choose another table name",
             Self::Foreign { .. } => "choose another table name, or delete that table yourself",
@@ -105,108 +93,10 @@ impl Error {
     }
 }
 
-/// What runs `nft`: in this network namespace, or in another.
-///
-/// Needs CAP_NET_ADMIN there.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Runner {
-    prefix: Vec<OsString>,
-    nft: OsString,
-}
-
-impl Default for Runner {
-    fn default() -> Self {
-        Self { prefix: Vec::new(), nft: "nft".into() }
-    }
-}
-
-impl Runner {
-    /// Runs the `nft` that is in the path, in the caller's network namespace.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Runs in the named network namespace, through ip-netns(8).
-    #[must_use]
-    pub fn in_namespace(name: impl AsRef<OsStr>) -> Self {
-        Self::new().with_prefix([
-            OsStr::new("ip"),
-            "netns".as_ref(),
-            "exec".as_ref(),
-            name.as_ref(),
-        ])
-    }
-
-    /// Runs behind another command, such as `nsenter --net=/proc/4711/ns/net`.
-    #[must_use]
-    pub fn with_prefix<I: Into<OsString>>(mut self, prefix: impl IntoIterator<Item = I>) -> Self {
-        self.prefix = prefix.into_iter().map(Into::into).collect();
-        self
-    }
-
-    /// Runs this program instead of `nft`.
-    #[must_use]
-    pub fn with_nft(mut self, nft: impl Into<OsString>) -> Self {
-        self.nft = nft.into();
-        self
-    }
-
-    /// The output of nft, or its error output as [`Failure::Nft`].
-    pub(crate) fn run(&self, arguments: &[&str], input: &str) -> Result<String, Failure> {
-        self.run_program(&self.nft, arguments, input)
-    }
-
-    /// The same for another program.
-    pub(crate) fn run_program(
-        &self,
-        name: &OsStr,
-        arguments: &[&str],
-        input: &str,
-    ) -> Result<String, Failure> {
-        let mut words = self.prefix.iter().map(OsString::as_os_str).chain([name]);
-        let program = words.next().unwrap_or(name);
-        let mut child = Command::new(program)
-            .args(words)
-            .args(arguments)
-            // Messages are compared, so they must not be translated.
-            .env("LC_ALL", "C")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(|error| not_run(program, error))?;
-        let stdin = child.stdin.take();
-        let input = input.to_owned();
-        // nft may fill its error output before it has read everything.
-        let writer = thread::spawn(move || {
-            if let Some(mut stdin) = stdin {
-                // If nft stops reading it says why itself.
-                let _ = stdin.write_all(input.as_bytes());
-            }
-        });
-        let output = child.wait_with_output().map_err(|error| not_run(program, error))?;
-        let _ = writer.join();
-        if output.status.success() {
-            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
-        }
-        let message = String::from_utf8_lossy(&output.stderr).into_owned();
-        let nft = name.to_string_lossy();
-        if message.contains(&format!("exec of \"{nft}\" failed"))
-            || message.contains(&format!("failed to execute {nft}"))
-        {
-            return Err(Failure::Fatal(Error::NoNft { program: nft.into_owned() }));
-        }
-        Err(Failure::Nft(message))
-    }
-}
-
-fn not_run(program: &OsStr, source: io::Error) -> Failure {
-    let program = program.to_string_lossy().into_owned();
-    Failure::Fatal(match source.kind() {
-        io::ErrorKind::NotFound => Error::NoNft { program },
-        _ => Error::Run { program, source },
-    })
+/// The output of nft, or its error output as [`Failure::Nft`].
+pub(crate) fn run(host: &Host, arguments: &[&str], input: &str) -> Result<String, Failure> {
+    let output = host.run("nft", arguments, input).map_err(|error| Failure::Fatal(error.into()))?;
+    if output.success { Ok(output.stdout) } else { Err(Failure::Nft(output.stderr)) }
 }
 
 /// What one run of nft can end with.
@@ -263,13 +153,5 @@ mod tests {
         let message = "/dev/stdin:2:34-40: Error: No such file or directory\nadd rule\n     ^^^";
         assert_eq!(line_of(message), Some(1));
         assert_eq!(line_of("netlink: Error: cache initialization failed"), None);
-    }
-
-    #[test]
-    fn a_missing_program_is_told_apart() {
-        let runner = Runner::new().with_nft("/nonexistent/nft");
-        let Err(Failure::Fatal(error)) = runner.run(&["list", "tables"], "") else { panic!() };
-        assert!(matches!(error, Error::NoNft { .. }), "{error}");
-        assert!(error.hint().contains("install"));
     }
 }
