@@ -8,6 +8,7 @@ use crate::label::{Operator, Selector};
 use crate::policy::{NamespaceSelection, PodSelection};
 use sha2::{Digest, Sha256};
 use std::fmt;
+use std::str::FromStr;
 
 /// A digest of content that is being built.
 pub(crate) struct ContentHasher(Sha256);
@@ -78,6 +79,12 @@ impl ContentHasher {
     }
 }
 
+/// Text that is not an id: not 32 hexadecimal digits in lower case.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("not an id: 32 hexadecimal digits in lower case are expected")]
+#[non_exhaustive]
+pub struct InvalidId;
+
 macro_rules! ids {
     ($($(#[$doc:meta])* $name:ident;)*) => {$(
         $(#[$doc])*
@@ -87,6 +94,12 @@ macro_rules! ids {
         impl $name {
             pub(crate) fn new(content: ContentHasher) -> Self {
                 Self(content.finish())
+            }
+
+            /// The id with these bits, as it was read back from where it is enforced.
+            #[must_use]
+            pub fn from_bytes(bytes: [u8; 16]) -> Self {
+                Self(bytes)
             }
 
             /// The 128 bits of the id, which also fit a key of a kernel map.
@@ -100,6 +113,18 @@ macro_rules! ids {
             /// 32 hexadecimal digits; a precision cuts them, as `{id:.8}` does.
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.pad(&format!("{:032x}", u128::from_be_bytes(self.0)))
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = InvalidId;
+
+            /// Reads what [`Display`](fmt::Display) writes.
+            fn from_str(text: &str) -> Result<Self, InvalidId> {
+                let digits = text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+                let number = u128::from_str_radix(text, 16).ok();
+                let number = number.filter(|_| digits && text.len() == 32).ok_or(InvalidId)?;
+                Ok(Self(number.to_be_bytes()))
             }
         }
 
@@ -142,7 +167,14 @@ mod tests {
         assert_ne!(of("a", "bc", ""), of("ab", "c", ""));
         assert_ne!(of("a", "b", "c"), of("a", "bc", ""));
         assert_ne!(of("ns1", "deny-me-x", ""), of("me-ns1", "deny", ""));
-        assert_eq!(of("a", "b", "c").to_string().len(), 32);
+        let id = of("a", "b", "c");
+        assert_eq!(id.to_string().parse(), Ok(id));
+        assert_eq!(PodSetId::from_bytes(*id.as_bytes()), id);
+        for wrong in
+            ["", "+0000000000000000000000000000000", "0", "G0000000000000000000000000000000"]
+        {
+            assert_eq!(wrong.parse::<PodSetId>(), Err(InvalidId), "{wrong}");
+        }
     }
 
     proptest! {

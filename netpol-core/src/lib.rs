@@ -61,7 +61,7 @@ pub use address_set::{AddressSet, Family};
 pub use backend::{Backend, Inventory};
 pub use cluster::{Cluster, ContainerPort, Namespace, Node, Phase, Pod};
 pub use compile::{CompileError, Scope, compile};
-pub use content::{NamedPortSetId, NetSetId, PodSetId, ProgramId};
+pub use content::{InvalidId, NamedPortSetId, NetSetId, PodSetId, ProgramId};
 pub use delta::{Change, Delta, SetChange};
 pub use interval::{IntervalSet, Number};
 pub use label::{Labels, NAMESPACE_NAME_LABEL, Operator, Requirement, Selector};

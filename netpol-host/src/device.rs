@@ -51,6 +51,8 @@ pub struct LocalDevice {
     pub pod: PodId,
     /// The addresses of all pods behind it, of both families.
     pub addresses: BTreeSet<IpAddr>,
+    /// Are other pods behind it, too?
+    pub shared: bool,
 }
 
 /// The devices of the pods that a ruleset polices.
@@ -114,11 +116,13 @@ impl LocalDevices {
             let addresses = ruleset.addresses(pod).iter().copied();
             if let Some(known) = all.devices.get_mut(&device) {
                 known.addresses.extend(addresses);
+                known.shared = true;
                 let device = device.to_string();
                 all.defects.push(DeviceDefect::Shared { pod: pod.clone(), device });
             } else {
                 let addresses = addresses.collect();
-                all.devices.insert(device, LocalDevice { pod: pod.clone(), addresses });
+                all.devices
+                    .insert(device, LocalDevice { pod: pod.clone(), addresses, shared: false });
             }
         }
         all

@@ -1,10 +1,11 @@
 //! Running the programs that change the kernel.
 
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::io::{self, Write as _};
+use std::fs::File;
+use std::io::{self, Seek as _, Write as _};
 use std::process::{Command, Stdio};
-use std::thread;
 
 /// Where programs such as `nft` and `iptables-restore` are run: in the caller's network namespace, or in another.
 ///
@@ -90,6 +91,9 @@ impl Host {
 
     /// Runs a program with this standard input, to its end. Its messages are in English.
     ///
+    /// The input is complete before the program starts. Were it written bit by bit, a caller that is killed would leave
+    /// the program with half a script, which it would take for all of it.
+    ///
     /// # Errors
     ///
     /// It could not be run. That it failed is no error here: see [`Output::success`].
@@ -102,27 +106,14 @@ impl Host {
         let path = self.programs.get(program).map_or(OsStr::new(program), OsString::as_os_str);
         let mut words = self.prefix.iter().map(OsString::as_os_str).chain([path]);
         let first = words.next().unwrap_or(path);
-        let mut child = Command::new(first)
+        let output = Command::new(first)
             .args(words)
             .args(arguments)
             // Messages are compared, so they must not be translated.
             .env("LC_ALL", "C")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
+            .stdin(in_memory(input).map_err(|error| not_run(first, error))?)
+            .output()
             .map_err(|error| not_run(first, error))?;
-        let stdin = child.stdin.take();
-        let input = input.to_owned();
-        // It may fill its error output before it has read everything.
-        let writer = thread::spawn(move || {
-            if let Some(mut stdin) = stdin {
-                // If it stops reading it says why itself.
-                let _ = stdin.write_all(input.as_bytes());
-            }
-        });
-        let output = child.wait_with_output().map_err(|error| not_run(first, error))?;
-        let _ = writer.join();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
         let name = path.to_string_lossy();
@@ -133,6 +124,14 @@ impl Host {
         }
         Ok(Output { success: output.status.success(), code: output.status.code(), stdout, stderr })
     }
+}
+
+/// A file without a name that holds this text.
+fn in_memory(text: &str) -> io::Result<Stdio> {
+    let mut file = File::from(memfd_create(c"netpol", MFdFlags::MFD_CLOEXEC)?);
+    file.write_all(text.as_bytes())?;
+    file.rewind()?;
+    Ok(file.into())
 }
 
 fn not_run(program: &OsStr, source: io::Error) -> ProgramError {

@@ -2,17 +2,15 @@
 
 use crate::command::Command;
 use crate::error::{Error, Failure, explain, line_of, run};
-use crate::installed::{Counted, Installed, InstalledTable};
-use crate::layout::{Defect, Layout, MARKER, chain_name, counting_set_name, layout};
-use crate::model::{
-    Action, Chain, Field, IpVersion, Match, Model, Name, Rule, Table, TableFamily, Test, Value,
-};
+use crate::installed::{Counted, Installed};
+use crate::inventory::{add_explained, inventory};
+use crate::layout::{Defect, Layout, counting_set_name, layout};
 use crate::options::{Guard, NftOptions};
 use crate::plan::{Plan, transaction};
-use netpol_core::{AddressSet, Backend, Delta, Direction, Inventory, ProgramId, Ruleset};
-use netpol_host::{Comment, Denied, Host};
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Display;
+use crate::refusal::{give_up, lacks_netdev, policies};
+use netpol_core::{Backend, Delta, Direction, Inventory, Ruleset};
+use netpol_host::{Denied, Host, LocalDevices};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -93,6 +91,8 @@ impl Report {
 
 /// How many parts of a ruleset the kernel may refuse before all of it is given up.
 const MOST_REFUSALS: usize = 64;
+/// How often a plan is made anew because the kernel's ruleset is not what it was made for.
+const MOST_REREADINGS: usize = 8 + MOST_REFUSALS;
 
 impl Nftables {
     /// The rules of `host`, as these options want them. Nothing is read or changed yet.
@@ -164,30 +164,33 @@ impl Nftables {
         Ok(counts.collect())
     }
 
-    /// What of `ruleset` is installed, read back from the kernel, in the terms of that ruleset.
-    ///
-    /// Networks that are written out in rules have no set of their own; they count as installed if all the chains of the
-    /// ruleset are, whose names are digests of their rules.
+    /// What is installed, read back from the kernel, with what only the ruleset behind it can explain: networks that are
+    /// written out in rules have no set of their own, and count as installed if all the chains of the ruleset are, whose
+    /// names are digests of their rules; a pod that is dispatched by its device is known by the ruleset's addresses.
     ///
     /// # Errors
     ///
-    /// The kernel's ruleset could not be read, or there are programs or sets in it that are not of `ruleset`.
+    /// The kernel's ruleset could not be read, or a name in it is of another layout.
     pub fn installed_of(&self, ruleset: &Ruleset) -> Result<Option<Inventory>, Error> {
         let (installed, _) = Installed::read(&self.host, self.options.table())?;
         if installed.tables.is_empty() {
             return Ok(None);
         }
         let wanted = layout(ruleset, &self.options).model;
-        inventory(&installed, ruleset, &wanted).map(Some)
+        let devices = LocalDevices::of(ruleset, self.options.host());
+        let mut inventory = inventory(&installed)?;
+        add_explained(&mut inventory, &installed, ruleset, &devices, &wanted)?;
+        Ok(Some(inventory))
     }
 
     fn enforce(&mut self, ruleset: Ruleset, believed: Option<Installed>) -> Result<(), Error> {
         self.report = Report::default();
         self.believed = None;
-        let installed = match believed {
+        let mut installed = match believed {
             Some(believed) => believed,
             None => Installed::read(&self.host, self.options.table())?.0,
         };
+        let mut rereadings = 0;
         let Layout { mut model, mut defects } = layout(&ruleset, &self.options);
         let mut refusals = 0;
         let mut guard = self.options.guard();
@@ -202,6 +205,14 @@ impl Nftables {
                 Err(Refusal::Fatal(error)) => return Err(error),
                 Err(Refusal::Command(message, command)) => (message, command),
             };
+            // Before the refusal is blamed on a policy: was the plan made for what is there? Somebody else may have changed
+            // it meanwhile (an nft whose caller was killed, for one), and the first transaction of this plan has.
+            let (now, _) = Installed::read(&self.host, self.options.table())?;
+            if now != installed && rereadings < MOST_REREADINGS {
+                rereadings += 1;
+                installed = now;
+                continue;
+            }
             refusals += 1;
             if lacks_netdev(&message, command.as_deref()) && self.options.guard() == Guard::Ingress
             {
@@ -295,12 +306,14 @@ impl Backend for Nftables {
         self.enforce(ruleset, believed)
     }
 
-    /// In the terms of the ruleset that this value applied last; see [`Nftables::installed_of`] for another.
+    /// Explained by the ruleset that this value applied last, if it applied one; see [`Nftables::installed_of`] for another
+    /// and for what an unexplained inventory lacks.
     fn installed(&mut self) -> Result<Option<Inventory>, Error> {
-        match &self.ruleset {
-            Some(ruleset) => self.installed_of(ruleset),
-            None => self.installed_of(&Ruleset::default()),
+        if let Some(ruleset) = &self.ruleset {
+            return self.installed_of(ruleset);
         }
+        let (installed, _) = Installed::read(&self.host, self.options.table())?;
+        if installed.tables.is_empty() { Ok(None) } else { inventory(&installed).map(Some) }
     }
 
     fn remove(&mut self) -> Result<(), Error> {
@@ -317,218 +330,5 @@ impl Backend for Nftables {
         self.ruleset = None;
         self.report.transactions = usize::from(!commands.is_empty());
         Ok(())
-    }
-}
-
-/// Has the kernel no netdev family, or no ingress hook?
-fn lacks_netdev(message: &str, command: Option<&Command>) -> bool {
-    command.is_some_and(|command| command.family() == TableFamily::Netdev)
-        && message.contains("not supported")
-}
-
-/// The policies that a command is about.
-fn policies(model: &Model, command: Option<&Command>) -> String {
-    let Some(command) = command else { return String::new() };
-    let (Some(table), Some(name)) = (model.tables.get(&command.family()), command.name()) else {
-        return String::new();
-    };
-    if let Command::AddRule(_, _, rule) = command
-        && !rule.comment.is_empty()
-    {
-        return rule.comment.to_string();
-    }
-    match table.chains.get(name) {
-        Some(chain) => chain.title.to_string(),
-        None => table.sets.get(name).map(|set| set.comment.to_string()).unwrap_or_default(),
-    }
-}
-
-/// Takes out of the model what the kernel refused: the device of a source guard, or a program, whose pods are closed. None
-/// if it is neither.
-fn give_up(model: &mut Model, command: &Command, error: &Error) -> Option<Defect> {
-    let (family, name) = (command.family(), command.name()?.clone());
-    let policies = policies(model, Some(command));
-    let table = model.tables.get_mut(&family)?;
-    if family == TableFamily::Netdev {
-        let device = table.chains.get(&name)?.hook.as_ref()?.device.clone()?;
-        table.chains.remove(&name);
-        return Some(Defect::MissingDevice { device: device.as_str().to_owned() });
-    }
-    // Everything that leads to it.
-    let mut refused = BTreeSet::from([name.clone()]);
-    loop {
-        let leads = |chain: &Chain| chain.rules.iter().any(|rule| mentions(rule, &refused));
-        let more: Vec<Name> = table
-            .chains
-            .iter()
-            .filter(|(name, chain)| !refused.contains(*name) && leads(chain))
-            .map(|(name, _)| name.clone())
-            .collect();
-        if more.is_empty() {
-            break;
-        }
-        refused.extend(more);
-    }
-    let is_base = |name: &Name| table.chains.get(name).is_some_and(|chain| chain.hook.is_some());
-    if refused.iter().any(is_base) || name.as_str() == MARKER {
-        return None;
-    }
-    let closed = close(table, family);
-    for map in table.maps.values_mut() {
-        for chain in map.elements.values_mut().filter(|chain| refused.contains(*chain)) {
-            *chain = closed.clone();
-        }
-    }
-    table.chains.retain(|name, _| !refused.contains(name));
-    table.sets.remove(&name);
-    let message = error.to_string();
-    Some(Defect::Refused { chain: name.to_string(), policies, message })
-}
-
-fn mentions(rule: &Rule, names: &BTreeSet<Name>) -> bool {
-    let test = |condition: &Match| matches!(&condition.test, Test::In(set) if names.contains(set));
-    let action = |action: &Action| match action {
-        Action::Goto(chain) | Action::Jump(chain) => names.contains(chain),
-        _ => false,
-    };
-    rule.matches.iter().any(test) || rule.actions.iter().any(action)
-}
-
-/// A chain that denies everything but neighbor discovery.
-fn close(table: &mut Table, family: TableFamily) -> Name {
-    let mut rules = Vec::new();
-    if family == TableFamily::Ip6 {
-        let test = Test::Is(Value::Icmpv6Types(133, 137));
-        rules.push(Rule {
-            matches: vec![Match { fields: vec![Field::Icmpv6Type], mask: None, test }],
-            actions: vec![Action::Return],
-            comment: Comment::new("neighbor discovery"),
-        });
-    }
-    let comment = Comment::new("closed: the kernel refused the rules");
-    let actions = vec![Action::Counter, Action::Drop];
-    rules.push(Rule { actions, comment: comment.clone(), ..Rule::default() });
-    let name = chain_name("closed", None, &rules);
-    table.chains.insert(name.clone(), Chain { hook: None, rules, title: comment });
-    name
-}
-
-/// What is installed, in the terms of a ruleset.
-fn inventory(installed: &Installed, ruleset: &Ruleset, wanted: &Model) -> Result<Inventory, Error> {
-    let mut inventory = Inventory::default();
-    let programs: BTreeMap<String, ProgramId> =
-        ruleset.programs().keys().map(|id| (id.to_string(), *id)).collect();
-    let pod_sets = by_name(ruleset.pod_sets().keys());
-    let named_port_sets = by_name(ruleset.named_port_sets().keys());
-    let net_sets = by_name(ruleset.net_sets().keys());
-    for (&family, table) in &installed.tables {
-        let version = match family {
-            TableFamily::Ip => IpVersion::V4,
-            TableFamily::Ip6 => IpVersion::V6,
-            TableFamily::Netdev => continue,
-        };
-        for (name, elements) in &table.sets {
-            let unknown = || Error::Unrecognized { name: name.to_string() };
-            let Some((kind, id)) = name.as_str().split_once('_') else { continue };
-            let id = id.split('_').next().unwrap_or(id);
-            match kind {
-                "p" => {
-                    let id = pod_sets.get(id).ok_or_else(unknown)?;
-                    let set = inventory.pod_sets.entry(**id).or_default();
-                    set.extend(elements.iter().flatten().filter_map(address));
-                }
-                "n" => {
-                    let id = named_port_sets.get(id).ok_or_else(unknown)?;
-                    let set = inventory.named_port_sets.entry(**id).or_default();
-                    set.extend(elements.iter().filter_map(|element| match element.as_slice() {
-                        [Value::Address(address), Value::Ports(port, _)] => Some((*address, *port)),
-                        _ => None,
-                    }));
-                }
-                "c" => {
-                    let id = net_sets.get(id).ok_or_else(unknown)?;
-                    let length = name.as_str().rsplit_once('_').and_then(|(_, l)| l.parse().ok());
-                    let networks = elements.iter().flatten().filter_map(|v| networks(v, length));
-                    let networks = networks.fold(AddressSet::empty(), |all, some| all.union(&some));
-                    let set = inventory.net_sets.entry(**id).or_default();
-                    *set = set.union(&networks);
-                }
-                _ => {}
-            }
-        }
-        let mut known: BTreeMap<&Name, ProgramId> = BTreeMap::new();
-        for name in table.chains.keys() {
-            let mut parts = name.as_str().split('_');
-            let (Some("i" | "e"), Some(id)) = (parts.next(), parts.next()) else { continue };
-            let id = programs.get(id);
-            let id = id.ok_or_else(|| Error::Unrecognized { name: name.to_string() })?;
-            known.insert(name, *id);
-            inventory.programs.insert(*id);
-        }
-        for (map, direction) in [("i", Direction::Ingress), ("e", Direction::Egress)] {
-            let map = table.maps.iter().find(|(name, _)| name.as_str() == map);
-            for (element, chain) in map.into_iter().flat_map(|(_, map)| map) {
-                let (Some(address), Some(id)) =
-                    (element.iter().find_map(address), known.get(chain))
-                else {
-                    continue;
-                };
-                inventory.dispatch.insert((direction, address), *id);
-            }
-        }
-        add_inline_networks(&mut inventory, ruleset, table, wanted.tables.get(&family), version);
-    }
-    Ok(inventory)
-}
-
-/// Networks that are written out in rules are installed if all the rules are.
-fn add_inline_networks(
-    inventory: &mut Inventory,
-    ruleset: &Ruleset,
-    installed: &InstalledTable,
-    wanted: Option<&Table>,
-    version: IpVersion,
-) {
-    let intact = |(name, chain): (&Name, &Chain)| {
-        let comments = chain.rules.iter().map(|rule| rule.comment.as_str());
-        let installed = installed.chains.get(name);
-        installed.is_some_and(|chain| comments.eq(chain.iter().map(String::as_str)))
-    };
-    if !wanted.is_some_and(|table| table.chains.iter().all(intact)) {
-        return;
-    }
-    for (id, addresses) in ruleset.net_sets() {
-        let prefix = format!("c_{id}");
-        if installed.sets.keys().any(|name| name.as_str().starts_with(&prefix)) {
-            continue;
-        }
-        let family = match version {
-            IpVersion::V4 => netpol_core::Family::V4,
-            IpVersion::V6 => netpol_core::Family::V6,
-        };
-        let set = inventory.net_sets.entry(*id).or_default();
-        *set = set.union(&addresses.restricted_to(family));
-    }
-}
-
-fn by_name<'a, T: Display + 'a>(ids: impl Iterator<Item = &'a T>) -> BTreeMap<String, &'a T> {
-    ids.map(|id| (id.to_string(), id)).collect()
-}
-
-fn address(value: &Value) -> Option<IpAddr> {
-    match value {
-        Value::Address(address) => Some(*address),
-        _ => None,
-    }
-}
-
-fn networks(value: &Value, length: Option<u8>) -> Option<AddressSet> {
-    match value {
-        Value::Address(address) => Some(match length {
-            Some(length) => ipnet::IpNet::new(*address, length).ok()?.into(),
-            None => (*address).into(), // an interval of one
-        }),
-        Value::Addresses(first, last) => Some(AddressSet::range(*first, *last)),
-        _ => None,
     }
 }

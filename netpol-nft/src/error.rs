@@ -59,8 +59,8 @@ pub enum Error {
         "the installed rules were not applied by this process, so changes to them mean nothing"
     )]
     Baseless,
-    /// There is something in our table that the ruleset at hand does not explain.
-    #[error("`{name}` is installed but belongs to another ruleset")]
+    /// There is something in our table whose name this version does not read.
+    #[error("`{name}` is installed but is of another layout")]
     Unrecognized {
         /// The name of a set or a chain.
         name: String,
@@ -88,7 +88,7 @@ impl Error {
             Self::Refused { .. } => "report this ruleset: netpol renders what nft should accept",
             Self::Listing { .. } => "report this version of nft",
             Self::Baseless => "replace the ruleset first",
-            Self::Unrecognized { .. } => "apply the ruleset first",
+            Self::Unrecognized { .. } => "apply again: what another version installed is replaced",
         }
     }
 }

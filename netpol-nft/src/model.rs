@@ -240,6 +240,8 @@ pub enum Field {
     Icmpv6Type,
     /// The name of the device that the packet came in from.
     InDevice,
+    /// The name of the device that the packet goes out to.
+    OutDevice,
     /// The state of the connection.
     State,
     /// The direction of the packet in its connection.

@@ -262,6 +262,7 @@ fn nf_field(field: Field) -> Expression<'static> {
         Field::AnyPort => payload("th", "dport"),
         Field::Icmpv6Type => payload("icmpv6", "type"),
         Field::InDevice => NamedExpression::Meta(Meta { key: MetaKey::Iifname }),
+        Field::OutDevice => NamedExpression::Meta(Meta { key: MetaKey::Oifname }),
         Field::State => ct("state"),
         Field::Direction => ct("direction"),
     })

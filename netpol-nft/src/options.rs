@@ -18,6 +18,7 @@ pub struct NftOptions {
     table: Name,
     priority: i32,
     guard: Guard,
+    dispatch: Dispatch,
 }
 
 impl Default for NftOptions {
@@ -28,7 +29,8 @@ impl Default for NftOptions {
 
 impl From<HostOptions> for NftOptions {
     fn from(host: HostOptions) -> Self {
-        Self { host, table: Name::default(), priority: -5, guard: Guard::default() }
+        let (guard, dispatch) = (Guard::default(), Dispatch::default());
+        Self { host, table: Name::default(), priority: -5, guard, dispatch }
     }
 }
 
@@ -62,6 +64,13 @@ impl NftOptions {
         self
     }
 
+    /// With pods told apart by this. Default: [`Dispatch::Address`].
+    #[must_use]
+    pub fn with_dispatch(mut self, dispatch: Dispatch) -> Self {
+        self.dispatch = dispatch;
+        self
+    }
+
     /// The choices of every back end.
     #[must_use]
     pub fn host(&self) -> &HostOptions {
@@ -85,6 +94,12 @@ impl NftOptions {
     pub fn guard(&self) -> Guard {
         self.guard
     }
+
+    /// How the rules tell whose packet it is.
+    #[must_use]
+    pub fn dispatch(&self) -> Dispatch {
+        self.dispatch
+    }
 }
 
 /// Where it is checked that a pod sends from its own addresses only. Without the check a pod can forge a connection
@@ -101,4 +116,16 @@ pub enum Guard {
     /// back end whose kernel has no such hook takes [`Guard::Prerouting`] instead.
     #[default]
     Ingress,
+}
+
+/// How the rules tell which local pod a packet is from or for.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+#[expect(clippy::exhaustive_enums, reason = "the layout handles each")]
+pub enum Dispatch {
+    /// By its address: it needs to know no device, and costs least.
+    #[default]
+    Address,
+    /// By the device that it comes in from or goes out to, which no tenant can forge: a pod is policed whatever address it
+    /// sends from. A pod whose device is unknown, or that shares it, is told by its address.
+    Interface,
 }

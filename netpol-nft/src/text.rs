@@ -302,6 +302,7 @@ fn field_words(field: Field) -> &'static str {
         Field::AnyPort => "th dport",
         Field::Icmpv6Type => "icmpv6 type",
         Field::InDevice => "iifname",
+        Field::OutDevice => "oifname",
         Field::State => "ct state",
         Field::Direction => "ct direction",
     }
