@@ -17,6 +17,7 @@ need ip iproute2
 need unshare util-linux
 need ping iputils-ping
 need sysctl procps
+need tcpdump tcpdump
 if ((${#packages[@]})); then
     if [[ $EUID -eq 0 ]] && command -v apt-get >/dev/null; then
         apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${packages[@]}" >/dev/null

@@ -13,10 +13,11 @@ use netpol_core::Protocol;
 use socket2::{Domain, Socket, Type};
 use std::io::{self, ErrorKind, Read as _};
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZero;
 use std::os::fd::AsRawFd as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{Builder, JoinHandle};
+use std::thread::{Builder, JoinHandle, available_parallelism};
 use std::time::Duration;
 
 /// Client ports of floods, apart from those of probes.
@@ -28,7 +29,8 @@ const SETTLING: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub struct Flood {
     stop: Arc<AtomicBool>,
-    sender: Option<JoinHandle<Vec<u64>>>,
+    /// Each sends its part of the flows, in the order of the flows.
+    senders: Vec<JoinHandle<Vec<u64>>>,
     ends: Vec<End>,
 }
 
@@ -51,7 +53,7 @@ struct End {
 }
 
 impl Lab {
-    /// Sends packets of these UDP probes in turn, as many as one thread can, until the flood is stopped. No packet is
+    /// Sends packets of these UDP probes in turn, as many as all processors but one can, until the flood is stopped. No packet is
     /// answered, so to connection tracking each is that of a new connection and is judged by the rules.
     ///
     /// Without rules, every packet that is sent arrives: [`Flood::stop`] shows what rules lost and what they let through.
@@ -89,13 +91,21 @@ impl Lab {
             let packet = Flow { source, destination, traffic, client, id: 0 }.request();
             flows.push((socket, packet, destination));
         }
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
-        let sender = Builder::new()
-            .name("netpol-flood".to_owned())
-            .spawn(move || send_until(&stopped, &flows))
-            .map_err(Error::system("cannot start a thread"))?;
-        Ok(Flood { stop, sender: Some(sender), ends })
+        let mut flood = Flood { stop: Arc::default(), senders: Vec::new(), ends };
+        // One processor is left to who changes the rules.
+        let processors = available_parallelism().map_or(1, NonZero::get);
+        let threads = processors.saturating_sub(1).max(1).min(flows.len());
+        for _ in 0..threads {
+            let rest = flows.len() - flows.len() / (threads - flood.senders.len());
+            let (flows, stop) = (flows.split_off(rest), Arc::clone(&flood.stop));
+            let sender = Builder::new()
+                .name("netpol-flood".to_owned())
+                .spawn(move || send_until(&stop, &flows))
+                .map_err(Error::system("cannot start a thread"))?;
+            // They are taken from the end.
+            flood.senders.insert(0, sender);
+        }
+        Ok(flood)
     }
 }
 
@@ -121,8 +131,8 @@ impl Flood {
 
     fn join(&mut self) -> Vec<u64> {
         self.stop.store(true, Ordering::Relaxed);
-        // The sender does not panic.
-        self.sender.take().and_then(|sender| sender.join().ok()).unwrap_or_default()
+        // Senders do not panic.
+        self.senders.drain(..).flat_map(|sender| sender.join().unwrap_or_default()).collect()
     }
 }
 

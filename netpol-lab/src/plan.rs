@@ -165,6 +165,12 @@ impl Plan {
         complete
     }
 
+    /// All places of the lab with their addresses: the node, the world outside, the pods.
+    #[must_use]
+    pub fn places(&self) -> Vec<(Place, Vec<IpAddr>)> {
+        self.layout().places()
+    }
+
     /// With everything made up that was left open. Always the same for the same plan.
     pub(crate) fn layout(&self) -> Layout {
         let given = self.pods.values().flat_map(|pod| pod.addresses.iter().flatten());

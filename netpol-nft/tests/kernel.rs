@@ -1,21 +1,21 @@
 //! The real kernel, in private network namespaces: is everything accepted, and does applying do what it promises? Whether
-//! packets then meet the right fate is tried in netpol-lab. Needs root, nft and iproute2.
+//! packets then meet the right fate, and what every back end promises, is tried in netpol-conformance. Needs root, nft and iproute2.
 #![expect(clippy::unwrap_used, reason = "helpers of tests, too, fail by panicking")]
 
 mod support;
 
 use netpol_core::{
-    Backend, Delta, Established, Inventory, Match, Options, OtherProtocols, OwnNodeEgress, Peer,
-    PodSelection, Policy, PortEntry, Protocol, Ruleset, Selector, TrafficMatch, Verdict,
+    Backend, Delta, Established, Inventory, Options, OtherProtocols, OwnNodeEgress, Ruleset,
 };
 use netpol_host::{Denial, Host, HostOptions, ProgramError};
 use netpol_nft::model::Name;
-use netpol_nft::{Error, Guard, NftOptions, Nftables, command, layout, objects, script};
-use netpol_testkit::strategies::{clusters, clusters_with_edits};
+use netpol_nft::{Dispatch, Error, Guard, NftOptions, Nftables, command, layout, objects, script};
+use netpol_testkit::samples::{every_shape_of_rule, hostile_names, policed_shop, shop};
+use netpol_testkit::strategies::clusters_with_edits;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use std::collections::BTreeSet;
-use support::{Netns, block, cluster_ruleset, is, one_of, pods, policed_shop, port, rule, shop};
+use support::{Netns, cluster_ruleset};
 
 fn all_options() -> Vec<NftOptions> {
     let host = HostOptions::default;
@@ -26,83 +26,15 @@ fn all_options() -> Vec<NftOptions> {
         host().with_denial(Denial::Reject).with_log(Some(10)).into(),
         NftOptions::from(host().with_counters(false)).with_guard(Guard::Off),
         NftOptions::default().with_guard(Guard::Prerouting),
+        NftOptions::default().with_dispatch(Dispatch::Interface),
         policy(options().with_established(Established::ReEvaluate)),
         policy(options().with_other_protocols(OtherProtocols::Allow)),
         policy(options().with_own_node_egress(OwnNodeEgress::Allow)).with_priority(-20),
     ]
 }
 
-/// Every combination of kinds of peers, kinds of ports and verdicts (F06).
 fn grid() -> Ruleset {
-    let tcp = |n| port(Protocol::Tcp, n);
-    let named = |p| PortEntry::Named { protocol: p, name: "http".into() };
-    let range = |protocol, first, last| PortEntry::Range { protocol, first, last };
-    let many = |step: u8| -> Vec<Peer> {
-        (0..12u8)
-            .map(|n| block(&format!("203.0.{}.0/{}", n * step, 24 + n % (step * 3)), &[]))
-            .collect()
-    };
-    let peers: Vec<Match<Peer>> = vec![
-        Match::Any,
-        one_of([]),
-        one_of([pods("web")]),
-        one_of([pods("web"), pods("nobody"), Peer::Pods(PodSelection::everything())]),
-        one_of([block("0.0.0.0/0", &[])]),
-        one_of([block("::/0", &["2001:db8::/32"])]),
-        one_of([block("10.0.0.1/32", &[]), block("fd00::1/128", &[])]),
-        one_of([block("10.0.0.0/8", &["10.1.0.0/16"]), pods("db")]),
-        one_of(many(1)),
-        one_of(many(2)),
-        one_of([block("2001:db8::/32", &["2001:db8::1/128"])]),
-        one_of((0..20).map(|n| block(&format!("2001:db8:{n}::/48"), &[])).step_by(2)),
-        one_of((0..20).map(|n| block(&format!("10.9.{n}.7/32"), &[])).step_by(2)),
-    ];
-    let ports: Vec<Match<PortEntry>> = vec![
-        Match::Any,
-        one_of([]),
-        one_of([tcp(80)]),
-        one_of([tcp(0)]),
-        one_of([tcp(80), tcp(443)]),
-        one_of([range(Protocol::Tcp, 1, 65535)]),
-        one_of([range(Protocol::Udp, 8000, 8100)]),
-        one_of([tcp(80), range(Protocol::Tcp, 8000, 8100)]),
-        one_of([PortEntry::Protocol(Protocol::Sctp)]),
-        one_of([PortEntry::Protocol(Protocol::Tcp), PortEntry::Protocol(Protocol::Udp)]),
-        one_of(Protocol::ALL.map(PortEntry::Protocol)),
-        one_of([tcp(80), port(Protocol::Udp, 53), port(Protocol::Sctp, 7777)]),
-        one_of([PortEntry::Protocol(Protocol::Tcp), port(Protocol::Udp, 53)]),
-        one_of([range(Protocol::Tcp, 1, 9), range(Protocol::Udp, 65000, 65535)]),
-        one_of([named(Protocol::Tcp)]),
-        one_of([named(Protocol::Tcp), named(Protocol::Udp), tcp(80)]),
-    ];
-    let mut cluster = shop();
-    let mut priority = 0;
-    for peers in &peers {
-        for ports in &ports {
-            let matches = || TrafficMatch::new(peers.clone(), ports.clone());
-            let name = format!("p{priority}");
-            let rules = || Some(vec![matches(), matches()]);
-            cluster.insert_policy(Policy::network_policy(
-                "shop",
-                name.clone(),
-                is("db"),
-                rules(),
-                rules(),
-            ));
-            for verdict in [Verdict::Allow, Verdict::Deny, Verdict::Pass] {
-                let rules = || vec![rule(verdict, peers.clone(), ports.clone())];
-                let all = PodSelection::everything();
-                let name = format!("{name}-{verdict:?}");
-                let policy = match priority % 2 {
-                    0 => Policy::admin(name, priority, all, rules(), rules()),
-                    _ => Policy::baseline(name, priority, all, rules(), rules()),
-                };
-                cluster.insert_policy(policy);
-            }
-            priority += 1;
-        }
-    }
-    cluster_ruleset(&cluster)
+    cluster_ruleset(&every_shape_of_rule())
 }
 
 #[test]
@@ -195,20 +127,6 @@ fn text_and_objects_are_the_same_ruleset() {
             assert_eq!(mappings(&text), mappings(&json));
         }
     }
-}
-
-#[test]
-fn there_and_back_again() {
-    let (a, b) = (cluster_ruleset(&shop()), cluster_ruleset(&policed_shop()));
-    let netns = Netns::new();
-    let mut nftables = Nftables::new(netns.host(), NftOptions::default());
-    nftables.replace(&a).unwrap();
-    let before = sorted(&netns.listing());
-    nftables.replace(&b).unwrap();
-    assert_eq!(nftables.installed().unwrap(), Some(Inventory::of(&b)));
-    nftables.replace(&a).unwrap();
-    assert_eq!(sorted(&netns.listing()), before);
-    assert_eq!(nftables.installed().unwrap(), Some(Inventory::of(&a)));
 }
 
 /// The number of the ruleset's generation, which the kernel counts up with every transaction.
@@ -307,39 +225,6 @@ fn tampering_is_put_right() {
     }
 }
 
-const FOREIGN: &str =
-    "table inet netpol { chain c { type filter hook forward priority 0; policy accept; counter
- }
- }
- table ip other { set s { type ipv4_addr; elements = { 1.2.3.4 }
- }
- chain i_x { ip saddr @s drop
- }
- }
- table ip netpol2 { chain made_by_netpol_1 {
- }
- }
-";
-
-#[test]
-fn foreign_tables_are_never_touched_and_removal_leaves_no_trace() {
-    let netns = Netns::new();
-    netns.load(FOREIGN);
-    let before = generation(&netns);
-    let mut nftables = Nftables::new(netns.host(), NftOptions::default());
-    nftables.remove().unwrap();
-    assert_eq!(generation(&netns), before);
-    nftables.replace(&cluster_ruleset(&policed_shop())).unwrap();
-    let during = generation(&netns);
-    for block in before.split("table ").filter(|block| !block.is_empty()) {
-        assert!(during.contains(block.trim_end()), "{block}");
-    }
-    nftables.remove().unwrap();
-    assert_eq!(generation(&netns), before);
-    nftables.remove().unwrap();
-    assert_eq!(nftables.installed().unwrap(), None);
-}
-
 #[test]
 fn a_table_of_somebody_else_is_an_error() {
     let netns = Netns::new();
@@ -377,54 +262,10 @@ fn without_permission_it_says_so() {
     assert!(matches!(error, Error::Program(ProgramError::Missing { .. })), "{error}");
 }
 
+/// What the suite of all back ends tries with the back end, with a script.
 #[test]
-fn hostile_names_stay_names() {
-    let mut cluster = shop();
-    let nasty = [
-        "\"; flush ruleset; #".to_owned(),
-        "a\n}\n}\ntable ip evil { }".to_owned(),
-        "{{}}$x\\\"`id`@*".to_owned(),
-        "ä".repeat(200),
-        "x".repeat(253),
-        "\u{202e}rtl\0nul".to_owned(),
-    ];
-    for (number, name) in nasty.iter().enumerate() {
-        let namespace = if number % 2 == 0 { "shop" } else { name.as_str() };
-        cluster.insert_pod(
-            netpol_core::Pod::new(
-                netpol_core::PodId::new(namespace, name.as_str()),
-                netpol_core::Labels::from_iter([("app", name.as_str())]),
-            )
-            .with_addresses([format!("10.0.9.{number}").parse().unwrap()]),
-        );
-        let peer = Peer::Pods(PodSelection::within(namespace, is(name)));
-        let named = PortEntry::Named { protocol: Protocol::Tcp, name: name.as_str().into() };
-        let rules = vec![TrafficMatch::new(one_of([peer]), one_of([named]))];
-        let rules = Some(rules);
-        cluster.insert_policy(Policy::network_policy(
-            namespace,
-            name.as_str(),
-            Selector::everything(),
-            rules.clone(),
-            rules,
-        ));
-    }
-    // F23: names that run together.
-    for (namespace, name) in [("a-b", "c"), ("a", "b-c")] {
-        cluster.insert_policy(Policy::network_policy(
-            namespace,
-            name,
-            Selector::everything(),
-            Some(vec![]),
-            None,
-        ));
-    }
-    // F74: names that differ behind what is cut.
-    for number in 0..300 {
-        let name = format!("{}{number}", "long-".repeat(12));
-        cluster.insert_policy(Policy::network_policy("shop", name, is("db"), Some(vec![]), None));
-    }
-    let ruleset = cluster_ruleset(&cluster);
+fn hostile_names_stay_names_in_scripts() {
+    let ruleset = cluster_ruleset(&hostile_names());
     let netns = Netns::new();
     netns.load("table ip before { chain c { drop\n }\n }\n");
     let options = NftOptions::from(HostOptions::default().with_log(Some(1)));
@@ -432,7 +273,6 @@ fn hostile_names_stay_names() {
     let mut nftables = Nftables::new(netns.host(), options);
     nftables.replace(&ruleset).unwrap();
     assert_eq!(nftables.report().transactions(), 0, "the script made what applying wants");
-    assert_eq!(nftables.installed().unwrap(), Some(Inventory::of(&ruleset)));
     let tables = netns.ok(&["nft", "list", "tables"], "");
     assert_eq!(tables, "table ip before\ntable ip netpol\ntable ip6 netpol\ntable netdev netpol\n");
 }
@@ -473,24 +313,6 @@ fn without_the_hook_at_devices_the_guard_is_in_prerouting() {
     nftables.replace(&ruleset).unwrap();
     assert_eq!(nftables.report().transactions(), 0);
     std::fs::remove_file(path).unwrap();
-}
-
-#[test]
-fn random_clusters_are_accepted_and_read_back() {
-    let mut runner = TestRunner::new(ProptestConfig { cases: 50, ..ProptestConfig::default() });
-    let netns = Netns::new();
-    let mut nftables = Nftables::new(netns.host(), NftOptions::default());
-    let done = runner.run(&clusters(), |cluster| {
-        let ruleset = cluster_ruleset(&cluster);
-        let netns = Netns::new();
-        let mut fresh = Nftables::new(netns.host(), NftOptions::default());
-        fresh.replace(&ruleset).map_err(|e| TestCaseError::fail(e.to_string()))?;
-        let fresh = fresh.installed().unwrap();
-        prop_assert_eq!(&fresh, &Some(Inventory::of(&ruleset)));
-        Ok(())
-    });
-    done.unwrap();
-    nftables.remove().unwrap();
 }
 
 #[test]

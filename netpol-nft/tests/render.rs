@@ -5,7 +5,8 @@ mod support;
 use netpol_core::{Established, Options, OwnNodeEgress};
 use netpol_host::{Denial, HostOptions};
 use netpol_nft::{Guard, NftOptions, layout, script};
-use support::{cluster_ruleset, policed_shop};
+use netpol_testkit::samples::policed_shop;
+use support::cluster_ruleset;
 
 #[test]
 fn the_shop() {

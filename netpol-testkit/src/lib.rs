@@ -5,6 +5,7 @@
 //! * [`cases`]: the case files of this project, which say what each rule of the semantics means.
 //! * [`features`]: which parts of the semantics a sample exercises.
 //! * [`fuzz`]: entry points for fuzzing everything that reads text.
+//! * [`samples`]: clusters made by hand that use everything, and odd ones.
 //! * [`scale`]: clusters of any size, for measuring.
 //!
 //! What is tested is a [`Judge`].
@@ -12,6 +13,7 @@ pub mod cases;
 mod features;
 pub mod fuzz;
 mod judge;
+pub mod samples;
 pub mod scale;
 pub mod strategies;
 

@@ -1,0 +1,39 @@
+//! Every back end of this project meets the suite. A new one is a candidate and a line.
+#![expect(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    reason = "helpers of tests, too, fail by panicking"
+)]
+
+mod nftables;
+
+use netpol_conformance::{Abilities, Candidate, Enforcer, Settings, suite};
+use netpol_sim::Simulator;
+use netpol_testkit::Judge;
+
+/// The simulator, which enforces nothing.
+struct Simulated;
+
+impl Candidate for Simulated {
+    fn name(&self) -> &'static str {
+        "simulator"
+    }
+
+    fn abilities(&self) -> Abilities {
+        Abilities { reads_back: true, keeps: true, atomic: true, ..Abilities::default() }
+    }
+
+    fn start(&self, settings: &Settings) -> Box<dyn Enforcer> {
+        Box::new(Simulator::with_options(settings.host.policy()))
+    }
+
+    fn judge(&self) -> Option<Box<dyn Judge>> {
+        Some(Box::new(Simulator::default()))
+    }
+}
+
+suite!(simulator, super::Simulated);
+suite!(nft, super::nftables::Nft::default());
+suite!(nft_by_device, super::nftables::Nft::by_device());
+suite!(nft_script, super::nftables::Nft::script());
+suite!(nft_objects, super::nftables::Nft::objects());
