@@ -1,5 +1,5 @@
-//! A made-up node, for measuring: `node LOCAL_PODS off|prerouting|ingress [DEVICE]` prints its ruleset for `nft -f -`;
-//! `node LOCAL_PODS GUARD DEVICE NETNS` applies it in that network namespace (ip-netns(8)), again, and with one pod more.
+//! A made-up node, for measuring: `node LOCAL_PODS off|prerouting|ingress [DEVICE [address|interface]]` prints its ruleset for
+//! `nft -f -`; `node LOCAL_PODS GUARD DEVICE DISPATCH NETNS` applies it in that network namespace (ip-netns(8)), again, and with one pod more.
 //!
 //! 10,000 pods in the cluster, 1,000 policies; the local pods are of ten classes, each under two policies with two rules per
 //! direction and a set of 1,000 peers for each rule. All rules of the last kind allow UDP 80, so that a packet to that port
@@ -12,7 +12,7 @@ use netpol_core::{
     Backend, Cluster, Delta, Labels, Match, Namespace, Peer, Phase, Pod, PodId, PodSelection,
     Policy, PortEntry, Protocol, Scope, Selector, TrafficMatch, compile,
 };
-use netpol_nft::{Guard, NftOptions, Nftables, layout, objects, script};
+use netpol_nft::{Dispatch, Guard, NftOptions, Nftables, layout, objects, script};
 use std::error::Error;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Instant;
@@ -26,6 +26,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         _ => Guard::Off,
     };
     let device = arguments.next().unwrap_or_else(|| "p0".to_owned());
+    let dispatch = match arguments.next().as_deref() {
+        Some("interface") => Dispatch::Interface,
+        _ => Dispatch::Address,
+    };
     let mut cluster = cluster(local, &device);
     let node = "node".into();
     let time = |what: &str, started: Instant| eprintln!("{what}: {:?}", started.elapsed());
@@ -33,7 +37,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let started = Instant::now();
     let ruleset = compile(&cluster, Scope::Node(&node))?;
     time("compile", started);
-    let options = NftOptions::default().with_guard(guard);
+    let options = NftOptions::default().with_guard(guard).with_dispatch(dispatch);
     let started = Instant::now();
     let model = layout(&ruleset, &options).model;
     time("layout", started);

@@ -1,18 +1,23 @@
 #!/usr/bin/env python3
-"""What a packet costs: our rulesets against the same box without policy. Root; uses `inject` and `inject.bpf.o`.
+"""What a packet costs: our rulesets, and layouts in the manner of others, against the same box without policy. Needs root.
 
-    cargo build --release -p netpol-nft --example node
-    python3 cost.py INJECT_DIR target/release/examples/node [ROUNDS]
+    cargo build --release -p netpol-nft --example node -p netpol-iptables --example iptables_node
+    python3 measure/cost.py INJECT_DIR target/release/examples [ROUNDS]
+
+INJECT_DIR holds `inject` and `inject.bpf.o`, which run a device's receive path for packets of given flows.
 
 One network namespace per case: uplink, pods' device, routes, conntrack, and a chain at the end that drops what was forwarded
-(new and denied packets) or not (established). Slices of 8192 packets of all cases in turn; the table has the median of
-case / floor.
+(new and denied packets) or not (established). Slices of 8192 packets of a case and of the floor in turn; printed is the median
+of case / floor, and of the difference per packet.
 """
+import os
 import statistics
 import subprocess
 import sys
 
-INJECT, NODE = sys.argv[1], sys.argv[2]
+import layouts
+
+INJECT, EXAMPLES = sys.argv[1], sys.argv[2]
 ROUNDS = int(sys.argv[3]) if len(sys.argv) > 3 else 40
 SLICE = 8192
 TAIL = """table inet tail { chain f { type filter hook forward priority 200; counter drop
@@ -34,8 +39,8 @@ def sh(command, text=None):
 
 
 class Case:
-    def __init__(self, name, pods, guard, policed=True):
-        self.name, self.pods, self.guard, self.netns = name, pods, guard, "cost-" + name
+    def __init__(self, name, pods, load=None, guarded=False, outward=True):
+        self.name, self.pods, self.guarded, self.outward, self.netns = name, pods, guarded, outward, "cost-" + name
         subprocess.run(f"ip netns delete {self.netns}", shell=True, capture_output=True)
         sh(f"ip netns add {self.netns}")
         e = f"ip netns exec {self.netns} "
@@ -53,11 +58,40 @@ class Case:
             sh(e + f"ip -6 route add {nets[1]} via {six}")
         self.mac = {d: sh(e + f"cat /sys/class/net/{d}/address").strip() for d in ("up0", "pod0")}
         sh(e + "nft -f -", CONNTRACK)
-        if policed:
-            sh(e + "nft -f -", sh(f"{NODE} {pods} {guard} pod0"))
+        if load:
+            load(e)
 
     def tail(self, on):
         sh(f"ip netns exec {self.netns} nft -f -", TAIL if on else "delete table inet tail\n")
+
+
+def nft(pods, guard, dispatch="address"):
+    """Our rules in nftables."""
+    return lambda e: sh(e + "nft -f -", sh(f"{EXAMPLES}/node {pods} {guard} pod0 {dispatch}"))
+
+
+def iptables(pods, guard, flavor):
+    """Our rules in iptables and ipset."""
+    def load(e):
+        for command, part in (("ipset restore", "ipset"), (f"iptables-{flavor}-restore --noflush", "v4"),
+                              (f"ip6tables-{flavor}-restore --noflush", "v6")):
+            sh(e + command, sh(f"{EXAMPLES}/iptables_node {pods} {guard} pod0 {part}"))
+    return load
+
+
+def like_nft(layout):
+    def load(e):
+        for six in (False, True):
+            sh(e + "nft -f -", layout(six))
+    return load
+
+
+def like_iptables(flavor):
+    def load(e):
+        for six in (False, True):
+            sh(e + "ipset restore", layouts.kube_router_like_ipset(six))
+            sh(e + f"ip{'6' if six else ''}tables-{flavor}-restore", layouts.kube_router_like_iptables(six))
+    return load
 
 
 inject = subprocess.Popen([INJECT + "/inject", INJECT + "/inject.bpf.o"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -98,8 +132,20 @@ sh("ip netns add cost-hold 2>/dev/null; ip netns exec cost-hold ip link add h0 t
    "ip netns exec cost-hold ip link set h0 up; ip netns exec cost-hold ip link set h1 up")
 tell("hold /run/netns/cost-hold h0 h1")
 
-cases = [Case("floor", 110, "off", False), Case("p110", 110, "off"), Case("p110-pre", 110, "prerouting"),
-         Case("p110-dev", 110, "ingress"), Case("p10", 10, "off"), Case("p1000", 1000, "off")]
+cases = [Case("floor", 110), Case("nft", 110, nft(110, "off")), Case("nft-guard-prerouting", 110, nft(110, "prerouting"), guarded=True),
+         Case("nft-guard-devices", 110, nft(110, "ingress"), guarded=True),
+         # One device is there, so one pod is sent to.
+         Case("nft-by-device", 1, nft(110, "off", "interface"), guarded=True),
+         Case("nft-10-pods", 10, nft(10, "off")), Case("nft-1000-pods", 1000, nft(1000, "off")),
+         Case("calico-like-nft", 110, like_nft(layouts.calico_like), outward=False),
+         Case("kube-router-like-nft", 110, like_nft(layouts.kube_router_like), outward=False)]
+if os.path.exists(EXAMPLES + "/iptables_node"):
+    cases += [Case("iptables-legacy", 110, iptables(110, "off", "legacy")),
+              Case("iptables-legacy-guard", 110, iptables(110, "on", "legacy"), guarded=True),
+              Case("iptables-nft", 110, iptables(110, "off", "nft")),
+              Case("iptables-10-pods", 10, iptables(10, "off", "legacy")),
+              Case("iptables-1000-pods", 1000, iptables(1000, "off", "legacy")),
+              Case("kube-router-like-legacy", 110, like_iptables("legacy"), outward=False)]
 floor = cases[0]
 base = {}
 number = 0
@@ -113,13 +159,14 @@ for pods in (1, 10, 110, 1000):
 
 
 def measure(title, device, port, outward, how, prime=False):
+    some = [case for case in cases if case.outward or not outward]
     for six in (False, True):
         ratios = {case.name: [] for case in cases}
         costs = {case.name: [] for case in cases}
         for case in cases:
             case.tail(False)
             # Behind a guard, a device sends for one pod only, and answers for one.
-            answers = prime and case.guard != "off"
+            answers = prime and case.guarded
             case.first = base[1 if outward or answers else case.pods, six, port, outward]
             if prime:
                 other = "up0" if device == "pod0" else "pod0"
@@ -135,13 +182,13 @@ def measure(title, device, port, outward, how, prime=False):
             for case in cases:
                 case.tail(True)
         for _ in range(ROUNDS):
-            for case in cases[1:]:
+            for case in some[1:]:
                 ground = send(floor, device, case.first, COUNT, SLICE, how)
                 cost = send(case, device, case.first, COUNT, SLICE, how)
                 ratios[case.name].append(cost / ground)
                 costs[case.name].append((cost - ground) / SLICE)
-        for case in cases[1:]:
-            print(f"{title:28} {'v6' if six else 'v4'} {case.name:9} {statistics.median(ratios[case.name]):.3f}"
+        for case in some[1:]:
+            print(f"{title:20} {'v6' if six else 'v4'} {case.name:24} {statistics.median(ratios[case.name]):.3f}"
                   f"  {statistics.median(costs[case.name]):+.0f} ns", flush=True)
         for case in cases:
             case.tail(False) if sh(f"ip netns exec {case.netns} nft list tables").find("inet tail") >= 0 else None
