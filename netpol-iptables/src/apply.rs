@@ -132,7 +132,7 @@ impl Iptables {
     /// # Errors
     ///
     /// There is none, or the chosen one is not there.
-    pub fn flavor(&mut self) -> Result<Flavor, Error> {
+    pub fn flavor(&self) -> Result<Flavor, Error> {
         Ok(self.tools()?.flavor)
     }
 
@@ -141,7 +141,7 @@ impl Iptables {
     /// # Errors
     ///
     /// The kernel's rules could not be read.
-    pub fn plan(&mut self, ruleset: &Ruleset) -> Result<Plan, Error> {
+    pub fn plan(&self, ruleset: &Ruleset) -> Result<Plan, Error> {
         let tools = self.tools()?;
         let installed = self.read(&tools)?;
         let layout = layout_beside(ruleset, &self.options, &installed);
@@ -154,7 +154,7 @@ impl Iptables {
     /// # Errors
     ///
     /// The kernel's rules could not be read.
-    pub fn denied(&mut self) -> Result<BTreeMap<String, Denied>, Error> {
+    pub fn denied(&self) -> Result<BTreeMap<String, Denied>, Error> {
         let tools = self.tools()?;
         let (mut tables, mut counts) = (Tables::new(), Vec::new());
         for family in Family::ALL {
@@ -205,7 +205,7 @@ impl Iptables {
     /// # Errors
     ///
     /// The kernel's rules could not be read, or packets meet programs or sets that are not of `ruleset`.
-    pub fn installed_of(&mut self, ruleset: &Ruleset) -> Result<Option<Inventory>, Error> {
+    pub fn installed_of(&self, ruleset: &Ruleset) -> Result<Option<Inventory>, Error> {
         let tools = self.tools()?;
         let installed = self.read(&tools)?;
         if installed.tables.is_empty() {
@@ -214,16 +214,17 @@ impl Iptables {
         inventory(&installed, ruleset, &self.options).map(Some)
     }
 
-    /// The programs, found once.
-    fn tools(&mut self) -> Result<Tools, Error> {
-        if let Some((tools, _)) = &self.tools {
-            return Ok(tools.clone());
+    /// The programs that were found before, or that are there now.
+    fn tools(&self) -> Result<Tools, Error> {
+        Ok(self.find_tools()?.0)
+    }
+
+    fn find_tools(&self) -> Result<(Tools, Option<Defect>), Error> {
+        match (&self.tools, self.options.flavor()) {
+            (Some(found), _) => Ok(found.clone()),
+            (None, Some(flavor)) => Ok((Tools::of(&self.host, flavor)?, None)),
+            (None, None) => Tools::in_use(&self.host, self.options.prefix()),
         }
-        let found = match self.options.flavor() {
-            Some(flavor) => (Tools::of(&self.host, flavor)?, None),
-            None => Tools::in_use(&self.host, self.options.prefix())?,
-        };
-        Ok(self.tools.insert(found).0.clone())
     }
 
     /// What is installed, in both implementations.
@@ -241,8 +242,8 @@ impl Iptables {
     fn enforce(&mut self, ruleset: Ruleset, believed: Option<Installed>) -> Result<(), Error> {
         self.report = Report::default();
         self.believed = None;
-        let tools = self.tools()?;
-        let both = self.tools.as_ref().and_then(|(_, both)| both.clone());
+        let (tools, both) = self.find_tools()?;
+        self.tools = Some((tools.clone(), both.clone()));
         let installed = match believed {
             Some(believed) => believed,
             None => self.read(&tools)?,
