@@ -77,12 +77,22 @@ impl fmt::Display for Comment {
 /// ```
 #[must_use]
 pub fn short_digest<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String {
+    digest(parts).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// 128 bits that stand for these parts; each counts with its length (F23).
+#[must_use]
+pub fn digest<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> [u8; 16] {
     let mut hasher = Sha256::new();
     for part in parts {
         hasher.update((part.len() as u64).to_be_bytes());
         hasher.update(part);
     }
-    hasher.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    let mut digest = [0; 16];
+    for (to, from) in digest.iter_mut().zip(hasher.finalize()) {
+        *to = from;
+    }
+    digest
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ mod options;
 mod program;
 mod route;
 
-pub use comment::{Comment, short_digest};
+pub use comment::{Comment, digest, short_digest};
 pub use denied::Denied;
 pub use device::{DeviceDefect, DeviceName, LocalDevice, LocalDevices};
 pub use options::{Denial, HostOptions};
