@@ -5,6 +5,7 @@
     reason = "helpers of tests, too, fail by panicking"
 )]
 
+mod iptables;
 mod nftables;
 
 use netpol_conformance::{Abilities, Candidate, Enforcer, Settings, suite};
@@ -37,3 +38,5 @@ suite!(nft, super::nftables::Nft::default());
 suite!(nft_by_device, super::nftables::Nft::by_device());
 suite!(nft_script, super::nftables::Nft::script());
 suite!(nft_objects, super::nftables::Nft::objects());
+suite!(iptables_legacy, super::iptables::IptablesWith(netpol_iptables::Flavor::Legacy));
+suite!(iptables_nft, super::iptables::IptablesWith(netpol_iptables::Flavor::Nft));
