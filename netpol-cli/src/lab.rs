@@ -1,14 +1,11 @@
 //! `netpol lab`: the manifests' pods as network namespaces, policy in their kernel, every pair probed with real packets.
 
 use crate::args::{Format, LabArgs};
+use crate::kernel::Choice;
 use crate::party::{self, Party};
 use crate::{Answer, Failure, load, terminal};
-use netpol_core::{
-    Backend, Cluster, Direction, Match, Options, PortEntry, Protocol, Scope, compile,
-};
-use netpol_host::Host;
+use netpol_core::{Cluster, Direction, Match, Options, PortEntry, Protocol, Scope, compile};
 use netpol_lab::{Lab, Place, Plan, Probe, Traffic, command};
-use netpol_nft::{NftOptions, Nftables};
 use netpol_sim::{Connection, End, Simulator};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,6 +24,7 @@ const UNNAMED_PORT: u16 = 61_999;
 
 #[derive(Serialize)]
 struct Report {
+    backend: String,
     places: Vec<String>,
     probes: usize,
     milliseconds: u128,
@@ -51,19 +49,19 @@ pub(crate) fn run(args: &LabArgs, out: &mut dyn Write) -> Result<Answer, Failure
     let cluster = plan.complete(manifests.cluster());
     let rules = compile(&cluster, Scope::Cluster).map_err(|e| Failure::Message(e.to_string()))?;
     let mut lab = Lab::new(&plan).map_err(|error| Failure::Message(error.to_string()))?;
-    let mut nftables = Nftables::new(Host::here(), NftOptions::default());
-    let applied = lab.run(&Place::Node, || nftables.replace(&rules));
-    applied
-        .map_err(|error| message(&error))?
-        .map_err(|e| Failure::Message(format!("{e}; {}", e.hint())))?;
-    for defect in nftables.report().defects() {
-        eprintln!("warning: {}", terminal::printable(&defect.to_string()));
+    let enforced = lab.run(&Place::Node, || {
+        let mut backend = Choice::plain(&args.backend).start();
+        backend.replace(&rules).map(|()| (backend.to_string(), backend.report().defects))
+    });
+    let (backend, defects) = enforced.map_err(|error| message(&error))??;
+    for defect in &defects {
+        eprintln!("warning: {}", terminal::printable(defect));
     }
     if let Some(pod) = &args.shell {
         return shell(&lab, &party::parse(pod, &manifests)?);
     }
     let simulator = Simulator::new(rules, Options::default());
-    let report = probe(&mut lab, &cluster, &simulator)?;
+    let report = probe(&mut lab, &cluster, &simulator, backend)?;
     match args.output {
         Format::Json => {
             serde_json::to_writer_pretty(&mut *out, &report).map_err(std::io::Error::from)?;
@@ -94,7 +92,12 @@ fn shell(lab: &Lab, party: &Party) -> Result<Answer, Failure> {
     Ok(Answer::Yes)
 }
 
-fn probe(lab: &mut Lab, cluster: &Cluster, simulator: &Simulator) -> Result<Report, Failure> {
+fn probe(
+    lab: &mut Lab,
+    cluster: &Cluster,
+    simulator: &Simulator,
+    backend: String,
+) -> Result<Report, Failure> {
     let places: Vec<Place> =
         lab.places().filter(|place| !matches!(place, Place::Node)).cloned().collect();
     let ports = ports(cluster);
@@ -149,6 +152,7 @@ fn probe(lab: &mut Lab, cluster: &Cluster, simulator: &Simulator) -> Result<Repo
         _ => "external".to_owned(),
     };
     Ok(Report {
+        backend,
         places: places.iter().map(name).collect(),
         probes: probes.len(),
         milliseconds,
@@ -189,7 +193,7 @@ fn ports(cluster: &Cluster) -> BTreeSet<(Protocol, u16)> {
 
 impl Report {
     fn text(&self) -> String {
-        let Self { places, probes, milliseconds, differing, cells } = self;
+        let Self { backend, places, probes, milliseconds, differing, cells } = self;
         let width = places.iter().map(|name| name.chars().count()).max().unwrap_or(0) + 4;
         let mut text = format!("{:width$}", "from \\ to");
         for to in 0..places.len() {
@@ -209,7 +213,7 @@ impl Report {
             text.push_str(&format!("differs: {line}\n"));
         }
         text.push_str(&format!(
-            "\n{probes} real packets in {milliseconds} ms: `all` or `none` of a pair's probes arrived, or so many of them; {differing} \
+            "\n{probes} real packets through {backend} in {milliseconds} ms: `all` or `none` of a pair's probes arrived, or so many of them; {differing} \
              differ from the simulator\n"
         ));
         text

@@ -1,17 +1,19 @@
 //! `netpol apply` and `netpol remove`.
 
-use super::{failure, node, options, report_defects, rules};
-use crate::args::{ApplyArgs, Format, RemoveArgs, SourceGuard};
+use super::backend::{self, Choice};
+use super::{choice, node, report_defects, rules};
+use crate::args::{ApplyArgs, BackendName, Format, RemoveArgs, RulesetArgs, SourceGuard};
 use crate::{Answer, Failure, load};
-use netpol_core::Backend;
 use netpol_host::Host;
-use netpol_nft::{NftOptions, Nftables};
+use netpol_iptables::IptablesOptions;
+use netpol_nft::NftOptions;
 use serde::Serialize;
 use std::io::Write;
 
 /// What was done.
 #[derive(Serialize)]
 struct Applied {
+    backend: String,
     pods: usize,
     programs: usize,
     created: usize,
@@ -21,6 +23,8 @@ struct Applied {
     milliseconds: u128,
     guarded_pods: usize,
     defects: Vec<String>,
+    /// The back ends whose rules were removed.
+    removed: Vec<String>,
 }
 
 pub(crate) fn apply(args: &ApplyArgs, out: &mut dyn Write) -> Result<Answer, Failure> {
@@ -30,64 +34,122 @@ pub(crate) fn apply(args: &ApplyArgs, out: &mut dyn Write) -> Result<Answer, Fai
         None => node::of_this_machine(&manifests)?,
     };
     let rules = rules(&manifests, &node)?;
-    let mut options = options(&args.enforce, &manifests)?;
-    let mut nftables = Nftables::new(Host::here(), options.clone());
-    if args.enforce.interfaces.is_none() && args.enforce.source_guard != SourceGuard::Off {
-        let found =
-            Host::here().devices(&rules).map_err(|error| Failure::Message(error.to_string()))?;
-        let host = options.host().clone().with_interfaces(found);
-        options = options.with_host(host);
-        nftables.set_options(options.clone());
+    let name = backend::name(&args.enforce.ruleset.backend);
+    let guard = args.enforce.source_guard.unwrap_or(match name {
+        BackendName::Iptables => SourceGuard::Prerouting,
+        BackendName::Auto | BackendName::Nft => SourceGuard::Ingress,
+    });
+    let mut choice = choice(&args.enforce, name, guard, &manifests)?;
+    if args.enforce.interfaces.is_none() && guard != SourceGuard::Off {
+        let found = Host::here().devices(&rules);
+        let found = found.map_err(|error| Failure::Message(error.to_string()))?;
+        choice = match choice {
+            Choice::Nft(options) => {
+                let host = options.host().clone().with_interfaces(found);
+                Choice::Nft(options.with_host(host))
+            }
+            Choice::Iptables(options) => {
+                let host = options.host().clone().with_interfaces(found);
+                Choice::Iptables(options.with_host(host))
+            }
+        };
     }
+    let guarded_pods = match &choice {
+        Choice::Nft(options) => options.host(),
+        Choice::Iptables(options) => options.host(),
+    };
+    let guarded_pods = guarded_pods.interfaces().len();
+    let is_nft = matches!(choice, Choice::Nft(_));
+    let mut backend = choice.start();
     if args.dry_run {
-        let plan = nftables.plan(&rules).map_err(|error| failure(&error))?;
-        if plan.is_empty() {
-            writeln!(out, "# nothing would change")?;
-        } else {
-            out.write_all(plan.script().as_bytes())?;
+        match backend.plan(&rules)? {
+            None => writeln!(out, "# nothing would change")?,
+            Some(script) => out.write_all(script.as_bytes())?,
         }
         return Ok(Answer::Yes);
     }
-    nftables.replace(&rules).map_err(|error| failure(&error))?;
-    let report = nftables.report();
-    report_defects(report.defects());
-    let [created, switched, deleted] = report.commands();
-    let applied = Applied {
+    backend.replace(&rules)?;
+    let report = backend.report();
+    report_defects(&report.defects);
+    let [created, switched, deleted] = report.commands;
+    let mut applied = Applied {
+        backend: backend.to_string(),
         pods: rules.endpoints().len(),
         programs: rules.programs().len(),
         created,
         switched,
         deleted,
-        transactions: report.transactions(),
-        milliseconds: report.took().as_millis(),
-        guarded_pods: options.host().interfaces().len(),
-        defects: report.defects().iter().map(ToString::to_string).collect(),
+        transactions: report.runs,
+        milliseconds: report.took.as_millis(),
+        guarded_pods,
+        defects: report.defects,
+        removed: Vec::new(),
     };
+    if !args.keep_others {
+        // Only now, when the new rules are in force: for a moment a packet must pass both.
+        let other = if is_nft { BackendName::Iptables } else { BackendName::Nft };
+        applied.removed = remove_rules(&args.enforce.ruleset, &[other])?;
+    }
     match args.output {
         Format::Json => {
             serde_json::to_writer_pretty(&mut *out, &applied).map_err(std::io::Error::from)?;
             writeln!(out)?;
         }
-        Format::Text if report.transactions() == 0 => {
+        Format::Text if applied.transactions == 0 => {
             writeln!(out, "nothing to change: the rules for {} pods are in force", applied.pods)?;
         }
         Format::Text => {
+            let runs = if is_nft { "transactions" } else { "runs of programs" };
             writeln!(
                 out,
-                "enforced for {} pods by {} programs: {created} commands created, {switched} switched, {deleted} removed, in {} \
-                 transactions and {} ms",
-                applied.pods, applied.programs, applied.transactions, applied.milliseconds
+                "enforced for {} pods by {} programs with {}: {created} commands created, {switched} switched, {deleted} removed, in {} \
+                 {runs} and {} ms",
+                applied.pods,
+                applied.programs,
+                applied.backend,
+                applied.transactions,
+                applied.milliseconds
             )?;
             writeln!(out, "source addresses are checked for {} of the pods", applied.guarded_pods)?;
+        }
+    }
+    if args.output == Format::Text {
+        for other in &applied.removed {
+            writeln!(out, "the rules that {other} had from before are removed")?;
         }
     }
     Ok(Answer::Yes)
 }
 
 pub(crate) fn remove(args: &RemoveArgs, out: &mut dyn Write) -> Result<Answer, Failure> {
-    let mut nftables =
-        Nftables::new(Host::here(), NftOptions::default().with_table(args.table.clone()));
-    nftables.remove().map_err(|error| failure(&error))?;
+    let backends = match args.ruleset.backend.backend {
+        BackendName::Auto if args.ruleset.backend.iptables.is_none() => {
+            vec![BackendName::Nft, BackendName::Iptables]
+        }
+        BackendName::Auto => vec![BackendName::Iptables],
+        // Who names one is told if its tools are missing.
+        named => {
+            Choice::plain(&args.ruleset.backend).named(&args.ruleset).start().remove()?;
+            vec![named]
+        }
+    };
+    remove_rules(&args.ruleset, &backends)?;
     writeln!(out, "no rules of netpol are installed")?;
     Ok(Answer::Yes)
+}
+
+/// Removes the rules of these back ends, and says which had any.
+fn remove_rules(args: &RulesetArgs, backends: &[BackendName]) -> Result<Vec<String>, Failure> {
+    let mut removed = Vec::new();
+    for backend in backends {
+        let choice = match backend {
+            BackendName::Iptables => Choice::Iptables(IptablesOptions::default()),
+            BackendName::Auto | BackendName::Nft => Choice::Nft(NftOptions::default()),
+        };
+        let mut backend = choice.named(args).start();
+        if backend.remove_if_any()? {
+            removed.push(backend.to_string());
+        }
+    }
+    Ok(removed)
 }

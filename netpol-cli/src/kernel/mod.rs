@@ -1,21 +1,25 @@
 //! `netpol render | apply | remove | stats`: the rules for one node, written down, put into the kernel, taken out.
 
 mod apply;
+mod backend;
 mod node;
 mod stats;
 
 pub(crate) use apply::{apply, remove};
 pub(crate) use stats::stats;
 
-use crate::args::{EnforceArgs, RenderArgs, SourceGuard};
+pub(crate) use backend::Choice;
+
+use crate::args::{BackendName, DispatchBy, EnforceArgs, RenderArgs, SourceGuard};
 use crate::{Answer, Failure, load, terminal};
 use netpol_core::{
-    Established, InterfaceName, Options, OtherProtocols, OwnNodeEgress, PodId, Ruleset, Scope,
-    compile,
+    Established, Family, InterfaceName, Options, OtherProtocols, OwnNodeEgress, PodId, Ruleset,
+    Scope, compile,
 };
 use netpol_host::{Denial, DeviceName, HostOptions};
+use netpol_iptables::IptablesOptions;
 use netpol_k8s::Manifests;
-use netpol_nft::{Defect, Guard, NftOptions, layout, script};
+use netpol_nft::{Dispatch, Guard, NftOptions};
 use std::collections::BTreeMap;
 use std::io::Write;
 
@@ -26,9 +30,55 @@ pub(crate) fn render(args: &RenderArgs, out: &mut dyn Write) -> Result<Answer, F
         None => node::Choice::AllPods,
     };
     let rules = rules(&manifests, &node)?;
-    let layout = layout(&rules, &options(&args.enforce, &manifests)?);
-    report_defects(&layout.defects);
-    out.write_all(script(&layout.model).as_bytes())?;
+    // Text may be for another machine, so this one is not asked what it has.
+    let backend = match args.enforce.ruleset.backend.backend {
+        BackendName::Auto if args.enforce.ruleset.backend.iptables.is_some() => {
+            BackendName::Iptables
+        }
+        BackendName::Auto => BackendName::Nft,
+        named => named,
+    };
+    // A script that names a device which is not there may not load at all (before Linux 6.16), so the guard that does not
+    // depend on devices is the default.
+    let guard = args.enforce.source_guard.unwrap_or(SourceGuard::Prerouting);
+    let (files, defects) = match choice(&args.enforce, backend, guard, &manifests)? {
+        Choice::Nft(options) => {
+            let layout = netpol_nft::layout(&rules, &options);
+            let defects: Vec<String> = layout.defects.iter().map(ToString::to_string).collect();
+            (vec![("netpol.nft", netpol_nft::script(&layout.model))], defects)
+        }
+        Choice::Iptables(options) => {
+            use netpol_iptables::text;
+            let layout = netpol_iptables::layout(&rules, &options);
+            let defects = layout.defects.iter().map(ToString::to_string).collect();
+            let files = vec![
+                ("netpol.ipset", text::ipset(&layout.model)),
+                ("netpol.v4.iptables", text::iptables(&layout.model, Family::V4)),
+                ("netpol.v6.iptables", text::iptables(&layout.model, Family::V6)),
+                ("load.sh", text::load_script(&layout.model)),
+            ];
+            (files, defects)
+        }
+    };
+    report_defects(&defects);
+    if let Some(directory) = &args.output_dir {
+        let unwritable = |error: std::io::Error| {
+            Failure::Message(format!("cannot write into `{}`: {error}", directory.display()))
+        };
+        std::fs::create_dir_all(directory).map_err(unwritable)?;
+        for (name, text) in &files {
+            std::fs::write(directory.join(name), text).map_err(unwritable)?;
+            writeln!(out, "{}", directory.join(name).display())?;
+        }
+        return Ok(Answer::Yes);
+    }
+    let several = files.len() > 1;
+    for (name, text) in files {
+        if several {
+            writeln!(out, "# {name}; --output-dir writes files that can be loaded")?;
+        }
+        out.write_all(text.as_bytes())?;
+    }
     Ok(Answer::Yes)
 }
 
@@ -41,8 +91,13 @@ fn rules(manifests: &Manifests, node: &node::Choice) -> Result<Ruleset, Failure>
     compile(manifests.cluster(), scope).map_err(|error| Failure::Message(error.to_string()))
 }
 
-/// The options of the command line.
-fn options(args: &EnforceArgs, manifests: &Manifests) -> Result<NftOptions, Failure> {
+/// The back end of the command line, with its options.
+fn choice(
+    args: &EnforceArgs,
+    backend: BackendName,
+    guard: SourceGuard,
+    manifests: &Manifests,
+) -> Result<Choice, Failure> {
     let mut policy = Options::default();
     if args.re_evaluate {
         policy = policy.with_established(Established::ReEvaluate);
@@ -58,14 +113,46 @@ fn options(args: &EnforceArgs, manifests: &Manifests) -> Result<NftOptions, Fail
         .with_denial(if args.reject { Denial::Reject } else { Denial::Drop })
         .with_log(args.log_group)
         .with_interfaces(interfaces(args, manifests)?);
-    Ok(NftOptions::from(host)
-        .with_table(args.table.clone())
-        .with_priority(args.priority)
-        .with_guard(match args.source_guard {
-            SourceGuard::Ingress => Guard::Ingress,
-            SourceGuard::Prerouting => Guard::Prerouting,
-            SourceGuard::Off => Guard::Off,
-        }))
+    let choice = match backend {
+        BackendName::Auto | BackendName::Nft => {
+            let options = NftOptions::from(host)
+                .with_dispatch(match args.dispatch {
+                    DispatchBy::Address => Dispatch::Address,
+                    DispatchBy::Interface => Dispatch::Interface,
+                })
+                .with_guard(match guard {
+                    SourceGuard::Ingress => Guard::Ingress,
+                    SourceGuard::Prerouting => Guard::Prerouting,
+                    SourceGuard::Off => Guard::Off,
+                });
+            let priority = args.priority.unwrap_or(options.priority());
+            Choice::Nft(options.with_priority(priority))
+        }
+        BackendName::Iptables => {
+            let cannot = |option, why| {
+                Err(Failure::Message(format!("`{option}` needs --backend nft: {why}")))
+            };
+            if args.priority.is_some() {
+                return cannot("--priority", "rules of iptables come in the order of their chains");
+            }
+            if args.dispatch == DispatchBy::Interface {
+                return cannot(
+                    "--dispatch interface",
+                    "iptables has no map from devices to chains",
+                );
+            }
+            let guard = match guard {
+                SourceGuard::Ingress => {
+                    return cannot("--source-guard ingress", "iptables has no hook at devices");
+                }
+                SourceGuard::Prerouting => netpol_iptables::Guard::Prerouting,
+                SourceGuard::Off => netpol_iptables::Guard::Off,
+            };
+            let flavor = backend::flavor(&args.ruleset.backend);
+            Choice::Iptables(IptablesOptions::from(host).with_flavor(flavor).with_guard(guard))
+        }
+    };
+    Ok(choice.named(&args.ruleset))
 }
 
 /// The interfaces that the user's file names, by pod.
@@ -93,13 +180,8 @@ fn interfaces(
     Ok(interfaces)
 }
 
-fn report_defects(defects: &[Defect]) {
+fn report_defects(defects: &[String]) {
     for defect in defects {
-        eprintln!("warning: {}", terminal::printable(&defect.to_string()));
+        eprintln!("warning: {}", terminal::printable(defect));
     }
-}
-
-/// What the back end could not do, and what may help.
-fn failure(error: &netpol_nft::Error) -> Failure {
-    Failure::Message(format!("{error}; {}", error.hint()))
 }

@@ -1,11 +1,10 @@
 //! `netpol stats`: what the kernel denied, by policy and by pod.
 
-use super::failure;
+use super::Choice;
 use crate::args::{Format, Input, StatsArgs};
 use crate::{Answer, Failure, load};
-use netpol_host::{Denied, Host};
+use netpol_host::Denied;
 use netpol_k8s::Manifests;
-use netpol_nft::{NftOptions, Nftables};
 use serde::Serialize;
 use std::io::Write;
 
@@ -31,11 +30,10 @@ pub(crate) fn stats(args: &StatsArgs, out: &mut dyn Write) -> Result<Answer, Fai
             default_namespace: "default".to_owned(),
         })?),
     };
-    let nftables =
-        Nftables::new(Host::here(), NftOptions::default().with_table(args.table.clone()));
+    let backend = Choice::plain(&args.ruleset.backend).named(&args.ruleset).start();
     let row = |what, Denied { packets, bytes }| Row { what, packets, bytes };
-    let rules = nftables.denied().map_err(|error| failure(&error))?;
-    let addresses = nftables.denied_by_address().map_err(|error| failure(&error))?;
+    let rules = backend.denied()?;
+    let addresses = backend.denied_by_address()?;
     let stats = Stats {
         by_rule: rules.into_iter().map(|(rule, count)| row(rule, count)).collect(),
         by_pod: addresses
