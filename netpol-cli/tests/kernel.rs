@@ -62,6 +62,47 @@ fn apply_apply_again_and_remove() {
 }
 
 #[test]
+fn rendered_files_load_with_the_plain_tools_and_the_jump_is_there_once() {
+    let out = succeeds(
+        "dir=$(mktemp -d); trap 'rm -r \"$dir\"' EXIT
+         $netpol render --node node-a --backend iptables --output-dir \"$dir\" examples/dual-stack >/dev/null
+         [ \"$(ls \"$dir\" | tr '\\n' ' ')\" = 'load.sh netpol.ipset netpol.v4.iptables netpol.v6.iptables ' ]
+         export IPTABLES=iptables-legacy IP6TABLES=ip6tables-legacy
+         sh \"$dir/load.sh\"; first=$(iptables-legacy-save | grep -v '^[#:]'; ip6tables-legacy-save | grep -v '^[#:]')
+         sh \"$dir/load.sh\"; [ \"$first\" = \"$(iptables-legacy-save | grep -v '^[#:]'; ip6tables-legacy-save | grep -v '^[#:]')\" ]
+         echo \"$first\" | grep -c -- '-A FORWARD'
+         $netpol apply --iptables legacy --node node-a --source-guard prerouting examples/dual-stack",
+    );
+    let lines: Vec<&str> = out.lines().collect();
+    assert_eq!(lines.first(), Some(&"2"), "one for each family: {out}");
+    assert!(out.contains("nothing to change: the rules for 2 pods are in force"), "{out}");
+}
+
+/// From each back end to each other one with one command, which leaves nothing behind.
+#[test]
+fn migration_leaves_nothing_behind() {
+    let ways = ["--backend nft", "--iptables legacy", "--iptables nft"];
+    for from in ways {
+        for to in ways.into_iter().filter(|to| *to != from) {
+            let out = succeeds(&format!(
+                "rules() {{ iptables-legacy-save; iptables-nft-save; ip6tables-legacy-save; ip6tables-nft-save; nft list tables; }} 2>/dev/null
+                 ours() {{ rules | grep -c -e NP- -e netpol || true; }}
+                 $netpol apply {to} --node node-a examples/dual-stack >/dev/null; alone=$(ours); sets=$(ipset list -n | sort)
+                 $netpol remove; [ $(ours) = 0 ]; [ -z \"$(ipset list -n)\" ]
+                 $netpol apply {from} --node node-a examples/dual-stack
+                 $netpol apply {to} --node node-a examples/dual-stack
+                 [ $(ours) = $alone ]; [ \"$sets\" = \"$(ipset list -n | sort)\" ]
+                 $netpol apply {from} --keep-others --node node-a examples/dual-stack >/dev/null; [ $(ours) -ge $alone ]"
+            ));
+            let between =
+                from.contains("nft") && from.contains("backend") || to.contains("backend");
+            let says = out.contains("had from before are removed");
+            assert_eq!(says, between, "{from} {to}: {out}");
+        }
+    }
+}
+
+#[test]
 fn denials_are_counted_by_policy_and_by_pod() {
     // The node forwards a packet to a pod behind a veth; nobody answers, but the policy has dropped it before.
     let out = succeeds(
@@ -91,15 +132,26 @@ fn denials_are_counted_by_policy_and_by_pod() {
 
 #[test]
 fn the_lab_agrees_with_the_simulator() {
-    for example in ["shop", "deny-all", "dual-stack"] {
+    let backends = [
+        (&["--backend", "nft"][..], "nftables"),
+        (&["--backend", "iptables", "--iptables", "legacy"], "iptables-legacy"),
+        (&["--iptables", "nft"], "iptables-nft"),
+    ];
+    let examples = ["shop", "deny-all", "dual-stack"];
+    for (example, (backend, name)) in
+        examples.iter().flat_map(|example| backends.iter().map(move |backend| (example, backend)))
+    {
         let output = Command::new(env!("CARGO_BIN_EXE_netpol"))
-            .args(["lab", &format!("examples/{example}")])
+            .arg("lab")
+            .args(*backend)
+            .arg(format!("examples/{example}"))
             .current_dir(TOP)
             .output()
             .unwrap();
         let out = String::from_utf8(output.stdout).unwrap();
         let err = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(0), "{out}{err}");
+        assert!(out.contains(&format!("packets through {name} in")), "{out}");
         assert!(out.contains("; 0 differ from the simulator"), "{out}");
     }
 }
@@ -117,8 +169,19 @@ fn errors_say_what_to_do() {
     fails("$netpol apply --node elsewhere examples/dual-stack", "no node is called `elsewhere`");
     fails(
         "PATH=/nowhere $netpol apply --node node-a --source-guard off examples/dual-stack",
-        "nft",
+        "`nft` was not found; install nftables",
     );
+    fails(
+        "PATH=/nowhere $netpol apply --backend iptables --node node-a --source-guard off examples/dual-stack",
+        "install",
+    );
+    for (option, why) in [
+        ("--dispatch interface", "iptables has no map from devices to chains"),
+        ("--priority 3", "rules of iptables come in the order of their chains"),
+        ("--source-guard ingress", "iptables has no hook at devices"),
+    ] {
+        fails(&format!("$netpol render --backend iptables {option} examples/dual-stack"), why);
+    }
     fails("$netpol render --interfaces /nowhere examples/dual-stack", "`/nowhere`");
     fails(
         "echo '{\"a/b\": \"eth0\"}' | $netpol render --interfaces /dev/stdin examples/dual-stack",

@@ -38,7 +38,8 @@ pub(crate) struct Report {
 pub(crate) fn name(args: &BackendArgs) -> BackendName {
     match args.backend {
         BackendName::Auto if args.iptables.is_some() => BackendName::Iptables,
-        BackendName::Auto if has_nftables() => BackendName::Nft,
+        // Where there is neither, nftables is what should be installed.
+        BackendName::Auto if has_nftables() || !has_iptables() => BackendName::Nft,
         BackendName::Auto => BackendName::Iptables,
         named => named,
     }
@@ -53,6 +54,10 @@ fn has_nftables() -> bool {
         Ok(output) => output.success || output.stderr.contains("not permitted"),
         Err(_) => false,
     }
+}
+
+fn has_iptables() -> bool {
+    Host::here().run("iptables", &["--version"], "").is_ok()
 }
 
 pub(crate) fn flavor(args: &BackendArgs) -> Option<Flavor> {
