@@ -8,11 +8,13 @@ if ! command -v cargo >/dev/null; then
     exit 1
 fi
 
-# Rust links with cc. Kernel tests use nft, ip, unshare and ping, each in network namespaces of its own.
+# Rust links with cc. Kernel tests use the rest, each in network namespaces of its own.
 packages=()
 need() { command -v "$1" >/dev/null || [[ -x /usr/sbin/$1 ]] || packages+=("${@:2}"); }
 need cc gcc libc6-dev
 need nft nftables
+need iptables iptables
+need ipset ipset
 need ip iproute2
 need unshare util-linux
 need ping iputils-ping

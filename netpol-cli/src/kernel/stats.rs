@@ -1,12 +1,15 @@
 //! `netpol stats`: what the kernel denied, by policy and by pod.
 
 use super::Choice;
-use crate::args::{Format, Input, StatsArgs};
+use crate::args::{BackendArgs, BackendName, Format, Input, RulesetArgs, StatsArgs};
 use crate::{Answer, Failure, load};
+use netpol_core::Direction;
 use netpol_host::Denied;
 use netpol_k8s::Manifests;
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::io::Write;
+use std::net::IpAddr;
 
 /// Packets and bytes that were denied by a rule, or for a pod.
 #[derive(Serialize)]
@@ -30,10 +33,8 @@ pub(crate) fn stats(args: &StatsArgs, out: &mut dyn Write) -> Result<Answer, Fai
             default_namespace: "default".to_owned(),
         })?),
     };
-    let backend = Choice::plain(&args.ruleset.backend).named(&args.ruleset).start();
+    let (rules, addresses) = denied(&args.ruleset)?;
     let row = |what, Denied { packets, bytes }| Row { what, packets, bytes };
-    let rules = backend.denied()?;
-    let addresses = backend.denied_by_address()?;
     let stats = Stats {
         by_rule: rules.into_iter().map(|(rule, count)| row(rule, count)).collect(),
         by_pod: addresses
@@ -62,7 +63,25 @@ pub(crate) fn stats(args: &StatsArgs, out: &mut dyn Write) -> Result<Answer, Fai
     Ok(Answer::Yes)
 }
 
-fn name(address: std::net::IpAddr, manifests: Option<&Manifests>) -> String {
+/// What was denied, by rule and by address.
+type Counts = (BTreeMap<String, Denied>, BTreeMap<(Direction, IpAddr), Denied>);
+
+/// Of the back end that is named, else of the one that counts anything.
+fn denied(args: &RulesetArgs) -> Result<Counts, Failure> {
+    let of = |backend| -> Result<Counts, Failure> {
+        let named = BackendArgs { backend, iptables: args.backend.iptables };
+        let backend = Choice::plain(&named).named(args).start();
+        Ok((backend.denied()?, backend.denied_by_address()?))
+    };
+    let found = of(args.backend.backend)?;
+    if args.backend.backend != BackendName::Auto || !found.0.is_empty() {
+        return Ok(found);
+    }
+    // Without the tools of iptables it has counted nothing.
+    Ok(of(BackendName::Iptables).unwrap_or(found))
+}
+
+fn name(address: IpAddr, manifests: Option<&Manifests>) -> String {
     let owner =
         manifests.and_then(|m| m.cluster().address_owners().get(&address).copied().cloned());
     owner.map_or_else(|| address.to_string(), |pod| format!("{pod} ({address})"))
