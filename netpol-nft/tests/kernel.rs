@@ -337,6 +337,65 @@ fn deltas_lead_where_replacing_leads() {
     done.unwrap();
 }
 
+/// Somebody else's process holds a table of our name (Linux 5.12, nft(8) flag `owner`).
+#[test]
+fn an_owned_table_is_an_error() {
+    use std::io::{BufRead as _, BufReader, Write as _};
+    let netns = Netns::new();
+    let mut owner = std::process::Command::new("ip")
+        .args(["netns", "exec", &netns.0, "nft", "-i"])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = owner.stdin.take().unwrap();
+    // A listing after it says that it is there.
+    writeln!(input, "add table ip netpol {{ flags owner; }}\nlist tables").unwrap();
+    let listed = BufReader::new(owner.stdout.take().unwrap()).lines().map_while(Result::ok);
+    assert!(listed.into_iter().any(|line| line.contains("table ip netpol")));
+    let mut nftables = Nftables::new(netns.host(), NftOptions::default());
+    let error = nftables.replace(&cluster_ruleset(&shop())).unwrap_err();
+    assert!(matches!(&error, Error::Owned { table } if table == "netpol"), "{error}");
+    drop(input);
+    owner.wait().unwrap();
+    nftables.replace(&cluster_ruleset(&shop())).unwrap();
+}
+
+/// What the kernel says when it lacks something, or has a limit.
+#[test]
+fn limits_and_old_kernels_are_told_apart() {
+    let ruleset = cluster_ruleset(&policed_shop());
+    for (why, is_limit) in [("Too many links", true), ("Operation not supported", false)] {
+        let netns = Netns::new();
+        let (host, path) = picky_nft(&netns, "vmap @e", why);
+        let error = Nftables::new(host, NftOptions::default()).replace(&ruleset).unwrap_err();
+        match &error {
+            Error::Limit { message, policies } if is_limit => {
+                assert!(message.contains(why) && policies == "egress of local pods", "{error}");
+            }
+            Error::TooOld { message } if !is_limit => assert!(message.contains(why), "{error}"),
+            _ => panic!("{why}: {error}"),
+        }
+        assert!(!error.hint().is_empty());
+        assert_eq!(netns.listing(), "", "nothing is half applied");
+        std::fs::remove_file(path).unwrap();
+    }
+}
+
+/// It is the only right that is needed.
+#[test]
+fn cap_net_admin_is_enough() {
+    let netns = Netns::new();
+    let only = ["--inh-caps=-all,+net_admin", "--ambient-caps=-all,+net_admin"];
+    let prefix = ["ip", "netns", "exec", &netns.0, "setpriv", "--reuid=65534", "--clear-groups"];
+    let prefix = prefix.into_iter().chain(only).chain(["--bounding-set=-all,+net_admin"]);
+    let host = Host::here().with_prefix(prefix);
+    let mut nftables = Nftables::new(host, NftOptions::default());
+    nftables.replace(&cluster_ruleset(&policed_shop())).unwrap();
+    assert_eq!(nftables.report().transactions(), 2);
+    nftables.remove().unwrap();
+}
+
 /// An nft that refuses a line with these words as the kernel does.
 fn picky_nft(netns: &Netns, words: &str, why: &str) -> (Host, std::path::PathBuf) {
     use std::os::unix::fs::PermissionsExt as _;
