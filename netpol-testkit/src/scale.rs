@@ -1,9 +1,14 @@
-//! Clusters of any size for measuring, as manifests: equal arguments give equal text.
+//! Clusters of any size for measuring: equal arguments give equal clusters.
 //!
-//! The shape is that of a cluster with one team per namespace: about 100 pods each, ten workloads of ten pods, a policy for each
+//! The shape of [`manifests`] is that of a cluster with one team per namespace: about 100 pods each, ten workloads of ten pods, a policy for each
 //! workload that names peers by pod labels, by namespace labels and by address blocks, named ports, and DNS.
 
+use netpol_core::{
+    Cluster, Labels, Match, Namespace, Peer, Phase, Pod, PodId, PodSelection, Policy, PortEntry,
+    Protocol, Selector, TrafficMatch,
+};
 use std::fmt::Write;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// The manifests of `pods` pods and `policies` policies: namespaces, nodes, running pods of ReplicaSets with both families, and
 /// NetworkPolicies, as one YAML text of about 1 kB a pod.
@@ -178,4 +183,88 @@ spec:
         number % 256,
         number % 4096,
     );
+}
+
+/// A node for measuring what a packet costs: `local` pods of a cluster of 10,000 with 1,000 policies. The local pods are of ten
+/// classes, each under two policies with two rules per direction and a set of 1,000 peers for each rule. The rules of the last
+/// kind allow UDP 80, so that a packet to that port walks them all.
+///
+/// Local pod *n* has the addresses 10.1.0.0 + *n* + 1 and fd00:1:: + *n* + 1, remote pods 10.2.0.0 and fd00:2:: likewise. `device` is
+/// the one of the first pod, the others are on `p1`, `p2` and so on; the node is called `node`.
+#[must_use]
+pub fn busy_node(local: u32, device: &str) -> Cluster {
+    let mut cluster = Cluster::new();
+    cluster.insert_namespace(Namespace::new("n", Labels::new()));
+    for number in 0..local {
+        let class = format!("c{}", number % 10);
+        let interface = if number == 0 { device.to_owned() } else { format!("p{number}") };
+        let pod = Pod::new(
+            PodId::new("n", format!("local-{number}")),
+            Labels::from_iter([("class", class.as_str())]),
+        );
+        cluster.insert_pod(
+            pod.with_addresses(addresses(1, number + 1))
+                .with_phase(Phase::Running)
+                .with_node("node")
+                .with_interface(interface),
+        );
+    }
+    for number in 0..10_000 - local.min(10_000) {
+        cluster.insert_pod(busy_node_peer(number));
+    }
+    for class in 0..500_u32 {
+        for policy in 0..2 {
+            let rules = || -> Option<Vec<TrafficMatch>> {
+                Some(
+                    (0..2)
+                        .map(|rule| {
+                            allow((4 * class + 2 * policy + rule) % 40, (2 * policy + rule) % 3)
+                        })
+                        .collect(),
+                )
+            };
+            let subject = Selector::match_labels([("class", format!("c{class}").as_str())]);
+            cluster.insert_policy(Policy::network_policy(
+                "n",
+                format!("p{class}-{policy}"),
+                subject,
+                rules(),
+                rules(),
+            ));
+        }
+    }
+    cluster
+}
+
+/// The last of a class' four rules allows UDP 80, the others something else.
+fn allow(set: u32, kind: u32) -> TrafficMatch {
+    let (protocol, port) = match (set % 4, kind) {
+        (3, _) => (Protocol::Udp, 80),
+        (_, 0) => (Protocol::Tcp, 80),
+        (_, 1) => (Protocol::Udp, 81),
+        _ => (Protocol::Udp, 82),
+    };
+    let peers = Selector::match_labels([(format!("s{set}").as_str(), "")]);
+    let peers = Match::OneOf(vec![Peer::Pods(PodSelection::within("n", peers))]);
+    let ports = vec![PortEntry::Range { protocol, first: port, last: port }];
+    TrafficMatch::new(peers, Match::OneOf(ports))
+}
+
+/// A pod elsewhere, for [`busy_node`], in four of its forty sets.
+#[must_use]
+pub fn busy_node_peer(number: u32) -> Pod {
+    let sets: Vec<String> = (0..4).map(|k| format!("s{}", (number + 10 * k) % 40)).collect();
+    let labels = Labels::from_iter(sets.iter().map(|set| (set.as_str(), "")));
+    Pod::new(PodId::new("n", format!("remote-{number}")), labels)
+        .with_addresses(addresses(2, number + 1))
+        .with_phase(Phase::Running)
+        .with_node("other")
+}
+
+fn addresses(net: u8, number: u32) -> [IpAddr; 2] {
+    let v4 = Ipv4Addr::from_bits(u32::from_be_bytes([10, net, 0, 0]) + number);
+    let v6 = Ipv6Addr::from_bits(
+        u128::from(Ipv6Addr::new(0xfd00, u16::from(net), 0, 0, 0, 0, 0, 0)) + u128::from(number),
+    );
+    [v4.into(), v6.into()]
 }
