@@ -327,7 +327,11 @@ impl Converter {
     }
 
     /// What a peer matches (NP-24); nothing if it is broken.
-    pub(crate) fn peer(&mut self, peer: &NetworkPolicyPeer, namespace: &NamespaceName) -> Option<Peer> {
+    pub(crate) fn peer(
+        &mut self,
+        peer: &NetworkPolicyPeer,
+        namespace: &NamespaceName,
+    ) -> Option<Peer> {
         match (&peer.ip_block, &peer.namespace_selector, &peer.pod_selector) {
             (Some(block), None, None) => ip_block(block).map(Peer::Network),
             (Some(_), _, _) | (None, None, None) => None,

@@ -54,7 +54,8 @@ fn objects<T: Serialize>(objects: &[T]) -> Result<Vec<Value>, Failure> {
 
 /// An object as YAML that means the same to readers of 1.1 and of 1.2.
 fn yaml(object: &Value) -> Result<String, Failure> {
-    let options = serde_saphyr::ser_options! { compact_list_indent: true, prefer_block_scalars: false };
+    let options =
+        serde_saphyr::ser_options! { compact_list_indent: true, prefer_block_scalars: false };
     serde_saphyr::to_string_with_options(object, options)
         .map_err(|error| Failure::Message(format!("an object cannot be written: {error}")))
 }
@@ -67,10 +68,52 @@ mod tests {
     #[test]
     fn texts_stay_texts() {
         let odd = [
-            "on", "Off", "y", "N", "yes", "no", "true", "null", "~", "", "0", "0777", "0o17", "0x1f",
-            "1e3", "1_000", "12:30:45", "1.5", ".inf", "2016-07-01", "- a", "a: b", "a #b", "*a",
-            "&a", "!a", "%a", "@a", "`a", "{a", "[a", "'", "\"", "a\nb", " a ", "|", ">", "=", "<<",
-            "---", "...", "?", ":", "-", "é", "\u{1}",
+            "on",
+            "Off",
+            "y",
+            "N",
+            "yes",
+            "no",
+            "true",
+            "null",
+            "~",
+            "",
+            "0",
+            "0777",
+            "0o17",
+            "0x1f",
+            "1e3",
+            "1_000",
+            "12:30:45",
+            "1.5",
+            ".inf",
+            "2016-07-01",
+            "- a",
+            "a: b",
+            "a #b",
+            "*a",
+            "&a",
+            "!a",
+            "%a",
+            "@a",
+            "`a",
+            "{a",
+            "[a",
+            "'",
+            "\"",
+            "a\nb",
+            " a ",
+            "|",
+            ">",
+            "=",
+            "<<",
+            "---",
+            "...",
+            "?",
+            ":",
+            "-",
+            "é",
+            "\u{1}",
         ];
         for text in odd {
             let labels = json!({"metadata": {"labels": {text: text}}, "list": [text]});

@@ -4,7 +4,8 @@ use super::{Question, needed, words};
 use crate::Failure;
 use crate::party::Party;
 use netpol_core::{
-    Cluster, Direction, Match, Origin, Peer, Pod, PodId, PolicyId, PolicyKind, SourcePosition, TrafficMatch,
+    Cluster, Direction, Match, Origin, Peer, Pod, PodId, PolicyId, PolicyKind, SourcePosition,
+    TrafficMatch,
 };
 use netpol_k8s::Manifests;
 use netpol_sim::{Decision, End, Mismatch, Miss, Outcome, SideDecision, Traffic};

@@ -182,7 +182,10 @@ mod tests {
         assert_eq!(rule(r#"{"from":[]}"#).from, Some(vec![Nothing::nothing()]));
         assert_eq!(rule(r#"{"from":[{}]}"#).from, Some(vec![Nothing::nothing()]));
         assert_eq!(rule(r#"{"toPorts":[]}"#).ports, Some(vec![Nothing::nothing()]));
-        assert_eq!(rule(r#"{"toPorts":[{"protocol":"UDP"}]}"#).ports, Some(vec![Nothing::nothing()]));
+        assert_eq!(
+            rule(r#"{"toPorts":[{"protocol":"UDP"}]}"#).ports,
+            Some(vec![Nothing::nothing()])
+        );
         let udp = rule(r#"{"toPorts":[{"port":53,"protocol":"udp"}]}"#).ports.unwrap().remove(0);
         assert_eq!(udp.protocol.as_deref(), Some("UDP"));
     }

@@ -166,7 +166,8 @@ impl NetworkPolicy {
         let policy_types = match meaning {
             Meaning::Since1_7 => spec.policy_types.clone(),
             Meaning::Before1_7 => {
-                let closed = if spec.names_egress() { &["Ingress", "Egress"][..] } else { &["Ingress"] };
+                let closed =
+                    if spec.names_egress() { &["Ingress", "Egress"][..] } else { &["Ingress"] };
                 Some(closed.iter().map(|&name| name.to_owned()).collect())
             }
         };

@@ -48,7 +48,8 @@ pub fn to_v1(manifests: &Manifests) -> Conversion {
         .filter_map(|policy| Some((policy.id().namespace.clone()?, policy.id().name.to_string())))
         .collect();
     let mut free_name = |namespace: &NamespaceName, wanted: &str| {
-        let candidates = (1..).map(|n| if n == 1 { wanted.to_owned() } else { format!("{wanted}-{n}") });
+        let candidates =
+            (1..).map(|n| if n == 1 { wanted.to_owned() } else { format!("{wanted}-{n}") });
         let free = |name: &String| taken.insert((namespace.clone(), name.clone()));
         candidates.into_iter().find(free).unwrap_or_default()
     };
@@ -76,8 +77,11 @@ pub fn to_v1(manifests: &Manifests) -> Conversion {
         if !own(&policy.policy) || name != id.name.as_str() {
             let free = free_name(namespace, &valid_name(&name));
             if free != name {
-                let message =
-                    format!("{} is the name of another policy: it is {} now", quoted(&name), quoted(&free));
+                let message = format!(
+                    "{} is the name of another policy: it is {} now",
+                    quoted(&name),
+                    quoted(&free)
+                );
                 let note = Diagnostic::warning("renamed", message).in_field("metadata.name");
                 conversion.notes.push(note.about(&object).at(place()));
             }
@@ -90,9 +94,8 @@ pub fn to_v1(manifests: &Manifests) -> Conversion {
         let policy = default_deny(isolated.namespace.as_str(), &name);
         conversion.push(policy, &isolated.policy.id().to_string());
     }
-    let key = |policy: &NetworkPolicy| {
-        (policy.metadata.namespace.clone(), policy.metadata.name.clone())
-    };
+    let key =
+        |policy: &NetworkPolicy| (policy.metadata.namespace.clone(), policy.metadata.name.clone());
     conversion.policies.sort_by_key(key);
     conversion
 }

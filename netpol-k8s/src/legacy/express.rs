@@ -150,7 +150,8 @@ impl Express {
         });
         let valid = valid_name(&name);
         if kept.name.as_deref() != Some(&valid) {
-            let message = format!("{} is no name to apply: it is {} now", quoted(&name), quoted(&valid));
+            let message =
+                format!("{} is no name to apply: it is {} now", quoted(&name), quoted(&valid));
             self.notes.push(Diagnostic::warning("renamed", message).in_field("metadata.name"));
         }
         kept.name = Some(valid);
@@ -162,7 +163,9 @@ impl Express {
                 field if field.starts_with("metadata.ownerReferences") => {
                     kept.owner_references.take().is_some()
                 }
-                field if field.starts_with("metadata.finalizers") => kept.finalizers.take().is_some(),
+                field if field.starts_with("metadata.finalizers") => {
+                    kept.finalizers.take().is_some()
+                }
                 _ => false,
             };
             if known {

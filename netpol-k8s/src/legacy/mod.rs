@@ -54,7 +54,10 @@ impl Gate {
         match self {
             Self::Alpha => format!("{}: \"on\"", self.annotation()),
             Self::Beta => {
-                format!("{}: '{{\"ingress\":{{\"isolation\":\"DefaultDeny\"}}}}'", self.annotation())
+                format!(
+                    "{}: '{{\"ingress\":{{\"isolation\":\"DefaultDeny\"}}}}'",
+                    self.annotation()
+                )
             }
         }
     }

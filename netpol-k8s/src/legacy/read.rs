@@ -151,7 +151,10 @@ pub(super) fn alpha_field(field: &str) -> String {
     field
         .replace("spec.ingress[0].ports", "spec.allowIncoming.toPorts")
         .replace("spec.ingress[0]", "spec.allowIncoming")
-        .replace(".podSelector.matchLabels", if field.contains("].") { ".pods" } else { ".podSelector" })
+        .replace(
+            ".podSelector.matchLabels",
+            if field.contains("].") { ".pods" } else { ".podSelector" },
+        )
 }
 
 /// Is a defect of the conversion about what stands there for nothing? [`ambiguous`] says more of it.
@@ -222,5 +225,4 @@ impl LegacyPolicy {
             _ => field.to_owned(),
         }
     }
-
 }

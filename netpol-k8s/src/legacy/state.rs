@@ -8,9 +8,7 @@ use crate::convert::Converter;
 use crate::diagnostic::{Diagnostic, quoted};
 use crate::lint::location;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
-use netpol_core::{
-    Cluster, NamespaceName, Policy, PolicyId, PolicyKind, SourcePosition,
-};
+use netpol_core::{Cluster, NamespaceName, Policy, PolicyId, PolicyKind, SourcePosition};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A legacy policy in the model, and as an object of `networking.k8s.io/v1`.
@@ -197,7 +195,8 @@ fn lonely(gate: Gate, namespace: &NamespaceName, annotation: &Annotation) -> Opt
             "the annotation {} isolates the namespace, and no policy of the alpha was read for it",
             quoted(&annotation.key)
         );
-        let hint = "take the annotation away if it is left over: current servers and agents ignore it";
+        let hint =
+            "take the annotation away if it is left over: current servers and agents ignore it";
         let source = Some(&annotation.source);
         warning("LEG-04", message, format!("Namespace {namespace}"), source, hint)
             .in_field("metadata.annotations")
