@@ -79,12 +79,12 @@ fn legacy(data: &[u8], annotation: &str, version: &str, meaning: Meaning) {
     // Whatever is further in than `spec` is part of it.
     let spec: String = spec.lines().map(|line| format!("  {line}\n")).collect();
     let namespace = format!(
-        "apiVersion: v1\nkind: Namespace\nmetadata: {{name: x, annotations: {{{annotation}: {value}}}}}\n"
+        "apiVersion: v1\nkind: Namespace\nmetadata: {{name: here, annotations: {{{annotation}: {value}}}}}\n"
     );
     let policy = format!(
-        "apiVersion: {version}\nkind: NetworkPolicy\nmetadata: {{name: p, namespace: x}}\nspec:\n{spec}"
+        "apiVersion: {version}\nkind: NetworkPolicy\nmetadata: {{name: p, namespace: here}}\nspec:\n{spec}"
     );
-    let pods: String = [("x", "a"), ("x", "b"), ("y", "a")]
+    let pods: String = [("here", "a"), ("here", "b"), ("there", "a")]
         .map(|(namespace, name)| {
             format!(
                 "---\napiVersion: v1\nkind: Pod\nmetadata: {{namespace: {namespace}, name: {name}, labels: {{app: {name}}}}}\n\
@@ -107,7 +107,7 @@ fn legacy(data: &[u8], annotation: &str, version: &str, meaning: Meaning) {
     }
     let after = read(&converted);
     check(!after.has_errors(), "a server takes what is converted", &(text, after.diagnostics()));
-    let ends: Vec<End> = ["x/a", "x/b", "y/a"]
+    let ends: Vec<End> = ["here/a", "here/b", "there/a"]
         .into_iter()
         .filter_map(|pod| pod.split_once('/'))
         .map(|(namespace, name)| End::Pod(PodId::new(namespace, name)))

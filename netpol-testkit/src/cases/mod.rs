@@ -454,7 +454,7 @@ impl Step {
 }
 
 /// Reads manifests, with this meaning of extensions/v1beta1: the cluster, and the errors as `error Kind namespace/name field`.
-type Reader<'a> = dyn Fn(&str, Meaning) -> (Cluster, Vec<String>) + 'a;
+pub type Reader<'a> = dyn Fn(&str, Meaning) -> (Cluster, Vec<String>) + 'a;
 
 /// What came of running cases.
 #[derive(Clone, Debug, Default)]
@@ -582,11 +582,7 @@ pub fn run(cases: &[Case], judge: &mut dyn Judge) -> Report {
 /// The reader gets YAML documents, and what those of extensions/v1beta1 mean, and returns the cluster and the errors that it found, each written as in the case
 /// files: `error NetworkPolicy x/p spec.ingress[0].from[0].ipBlock.cidr`.
 #[must_use]
-pub fn run_with(
-    cases: &[Case],
-    read: &dyn Fn(&str, Meaning) -> (Cluster, Vec<String>),
-    judge: &mut dyn Judge,
-) -> Report {
+pub fn run_with(cases: &[Case], read: &Reader<'_>, judge: &mut dyn Judge) -> Report {
     let mut report = Report::default();
     for case in cases {
         case.run(read, judge, &mut report);
