@@ -7,8 +7,8 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use netpol_core::{Cluster, Direction, Labels, Options, Pod, PolicyKind, Protocol};
-use netpol_k8s::api::alpha;
 use netpol_k8s::api::v1beta1::{self, Meaning};
+use netpol_k8s::api::{Object, Spec, alpha};
 use netpol_k8s::{CidrRules, Manifests, Reader, Severity, legacy, validate};
 use netpol_sim::{Connection, End, Traffic, reference};
 use netpol_testkit::strategies::clusters_with_connections;
@@ -125,7 +125,7 @@ impl Asked<'_> {
         namespace.is_some_and(|name| name == self.subject.id().namespace().as_str())
     }
 
-    fn from_here(&self) -> Option<&Pod> {
+    fn source_here(&self) -> Option<&Pod> {
         self.source.filter(|pod| pod.id().namespace() == self.subject.id().namespace())
     }
 }
@@ -163,7 +163,7 @@ fn alpha_allows(
             labels.keys().all(|key| is_key(key)) && has_all(asked.subject.labels(), labels)
         });
         let from = incoming.from.as_ref().is_none_or(|sources| {
-            sources.iter().any(|entry| match (&entry.pods, asked.from_here()) {
+            sources.iter().any(|entry| match (&entry.pods, asked.source_here()) {
                 (Some(pods), Some(source)) => {
                     pods.keys().all(|key| is_key(key)) && has_all(source.labels(), pods)
                 }
@@ -216,7 +216,8 @@ fn beta_allows(
     let deny = |namespace: &str| {
         let value = annotations.beta.get(namespace);
         let value = value.and_then(|value| serde_json::from_str::<Value>(value).ok());
-        value.is_some_and(|value| value["ingress"]["isolation"] == "DefaultDeny")
+        value
+            .is_some_and(|value| value.pointer("/ingress/isolation") == Some(&json!("DefaultDeny")))
     };
     let mut here = policies.iter().map(|policy| asked.here(policy.metadata.namespace.as_ref()));
     if !asked.isolated(deny, &mut here) {
@@ -245,7 +246,7 @@ fn beta_allows(
 fn beta_peer(peer: &v1beta1::NetworkPolicyPeer, asked: &Asked<'_>) -> bool {
     match (&peer.pod_selector, &peer.namespace_selector, &peer.ip_block) {
         (Some(pods), None, None) => {
-            asked.from_here().is_some_and(|pod| selects(pods, pod.labels()) == Some(true))
+            asked.source_here().is_some_and(|pod| selects(pods, pod.labels()) == Some(true))
         }
         (None, Some(namespaces), None) => {
             let namespace =
@@ -270,13 +271,28 @@ fn beta_port(entry: &v1beta1::NetworkPolicyPort, asked: &Asked<'_>) -> bool {
     matches && protocol != Protocol::Sctp && protocol_is(entry.protocol.as_deref(), protocol)
 }
 
-/// Only the last object of a name counts, as for a server.
-fn last_of_each_name<T: Clone>(
-    objects: &[T],
-    name: impl Fn(&T) -> (Option<String>, Option<String>),
-) -> Vec<T> {
-    let by_name: BTreeMap<_, _> = objects.iter().map(|object| (name(object), object)).collect();
-    by_name.into_values().cloned().collect()
+/// What was read of these policies means what the evaluator says, and so does what they are converted to.
+fn means<S: Spec + Serialize + Clone>(
+    (cluster, connections): (&Cluster, &[Connection]),
+    annotations: &Annotations,
+    policies: &[Object<S>],
+    meaning: Meaning,
+    allows: impl Fn(&[Object<S>], &Asked<'_>) -> bool,
+) -> Result<(), TestCaseError> {
+    // Only the last object of a name counts, as for a server.
+    let name = |p: &Object<S>| (p.metadata.namespace.clone(), p.metadata.name.clone());
+    let by_name: BTreeMap<_, _> = policies.iter().map(|policy| (name(policy), policy)).collect();
+    let policies: Vec<_> = by_name.into_values().cloned().collect();
+    let objects = values(&policies);
+    let manifests = read(cluster, annotations, &objects, meaning);
+    let before = verdicts(&with_policies(cluster, &manifests), connections);
+    for (connection, verdict) in connections.iter().zip(&before) {
+        let expected = asked(cluster, connection).is_none_or(|asked| allows(&policies, &asked));
+        prop_assert_eq!(*verdict, expected, "{}", connection);
+    }
+    let after = converted(&manifests, &objects);
+    prop_assert_eq!(verdicts(&with_policies(cluster, &after), connections), before);
+    Ok(())
 }
 
 proptest! {
@@ -288,47 +304,23 @@ proptest! {
         annotations in annotations(),
         policies in vec(alpha_policies(), 0..=5),
     ) {
-        let policies = last_of_each_name(&policies, |p| (p.metadata.namespace.clone(), p.metadata.name.clone()));
-        let objects = values(&policies);
-        let only_alpha = Annotations { beta: BTreeMap::new(), ..annotations };
-        let manifests = read(&cluster, &only_alpha, &objects, Meaning::default());
-        let before = verdicts(&with_policies(&cluster, &manifests), &connections);
-        for (connection, verdict) in connections.iter().zip(&before) {
-            let expected = asked(&cluster, connection)
-                .is_none_or(|asked| alpha_allows(&only_alpha, &policies, &asked));
-            prop_assert_eq!(*verdict, expected, "{}", connection);
-        }
-        let after = converted(&manifests, &objects);
-        prop_assert_eq!(verdicts(&with_policies(&cluster, &after), &connections), before);
+        let annotations = Annotations { beta: BTreeMap::new(), ..annotations };
+        let allows = |policies: &[_], asked: &Asked<'_>| alpha_allows(&annotations, policies, asked);
+        means((&cluster, &connections), &annotations, &policies, Meaning::default(), allows)?;
     }
 
     #[test]
     fn leg_27_v1beta1_before_1_7(
         (cluster, connections) in clusters_with_connections(),
         annotations in annotations(),
-        policies in vec(v1beta1_policies(), 0..=5),
+        mut policies in vec(v1beta1_policies(), 0..=5),
     ) {
-        let policies: Vec<_> = policies
-            .into_iter()
-            .map(|mut policy| {
-                if let Some(spec) = &mut policy.spec {
-                    (spec.egress, spec.policy_types) = (None, None);
-                }
-                policy
-            })
-            .collect();
-        let policies = last_of_each_name(&policies, |p| (p.metadata.namespace.clone(), p.metadata.name.clone()));
-        let objects = values(&policies);
-        let only_beta = Annotations { alpha: BTreeMap::new(), ..annotations };
-        let manifests = read(&cluster, &only_beta, &objects, Meaning::Before1_7);
-        let before = verdicts(&with_policies(&cluster, &manifests), &connections);
-        for (connection, verdict) in connections.iter().zip(&before) {
-            let expected = asked(&cluster, connection)
-                .is_none_or(|asked| beta_allows(&only_beta, &policies, &asked));
-            prop_assert_eq!(*verdict, expected, "{}", connection);
+        for spec in policies.iter_mut().filter_map(|policy| policy.spec.as_mut()) {
+            (spec.egress, spec.policy_types) = (None, None);
         }
-        let after = converted(&manifests, &objects);
-        prop_assert_eq!(verdicts(&with_policies(&cluster, &after), &connections), before);
+        let annotations = Annotations { alpha: BTreeMap::new(), ..annotations };
+        let allows = |policies: &[_], asked: &Asked<'_>| beta_allows(&annotations, policies, asked);
+        means((&cluster, &connections), &annotations, &policies, Meaning::Before1_7, allows)?;
     }
 
     #[test]

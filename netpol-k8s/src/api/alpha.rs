@@ -6,12 +6,12 @@
 //! [`ANNOTATION`] isolates (LEG-04). What nobody wrote down is read closed here: a list that is there and empty matches
 //! nothing, and so does an entry of `from` without `pods`.
 
-use super::serialize_object;
 use super::v1beta1::Nothing;
+use super::{Object, Spec};
 use k8s_openapi::api::networking::v1;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// The group and version.
@@ -40,21 +40,11 @@ pub const ANNOTATION: &str = "net.alpha.kubernetes.io/network-isolation";
 /// assert_eq!(rules.map(|rules| rules.len()), Some(1));
 /// # Ok::<(), serde_json::Error>(())
 /// ```
-#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
-#[expect(clippy::exhaustive_structs, reason = "the API will not change any more")]
-pub struct NetworkPolicy {
-    /// Name, namespace, labels.
-    #[serde(default)]
-    pub metadata: ObjectMeta,
-    /// What it asks for.
-    pub spec: Option<NetworkPolicySpec>,
-}
+pub type NetworkPolicy = Object<NetworkPolicySpec>;
 
-impl Serialize for NetworkPolicy {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let (metadata, spec) = (&self.metadata, self.spec.as_ref());
-        serialize_object(serializer, API_VERSION, "NetworkPolicy", metadata, spec)
-    }
+impl Spec for NetworkPolicySpec {
+    const API_VERSION: &'static str = API_VERSION;
+    const KIND: &'static str = "NetworkPolicy";
 }
 
 /// What a policy asks for.

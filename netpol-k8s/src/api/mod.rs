@@ -9,23 +9,38 @@ pub mod alpha;
 pub mod v1beta1;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use serde::ser::{Serialize, SerializeStruct, Serializer};
+use serde::ser::{SerializeStruct, Serializer};
+use serde::{Deserialize, Serialize};
 
-/// Writes an object as every API does: what it is, its metadata, its spec.
-fn serialize_object<S: Serializer>(
-    serializer: S,
-    api_version: &'static str,
-    kind: &'static str,
-    metadata: &ObjectMeta,
-    spec: Option<&impl Serialize>,
-) -> Result<S::Ok, S::Error> {
-    let fields = 3 + usize::from(spec.is_some());
-    let mut object = serializer.serialize_struct(kind, fields)?;
-    object.serialize_field("apiVersion", api_version)?;
-    object.serialize_field("kind", kind)?;
-    object.serialize_field("metadata", metadata)?;
-    if let Some(spec) = spec {
-        object.serialize_field("spec", spec)?;
+/// What an object of a kind asks for, and what the kind is called.
+pub trait Spec {
+    /// The group and version.
+    const API_VERSION: &'static str;
+    /// The kind.
+    const KIND: &'static str;
+}
+
+/// An object: metadata and a spec, written with its `apiVersion` and `kind`. Reading it looks at neither.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[expect(clippy::exhaustive_structs, reason = "what every object has")]
+pub struct Object<S> {
+    /// Name, namespace, labels.
+    #[serde(default)]
+    pub metadata: ObjectMeta,
+    /// What it asks for.
+    pub spec: Option<S>,
+}
+
+impl<S: Spec + Serialize> Serialize for Object<S> {
+    fn serialize<W: Serializer>(&self, serializer: W) -> Result<W::Ok, W::Error> {
+        let fields = 3 + usize::from(self.spec.is_some());
+        let mut object = serializer.serialize_struct(S::KIND, fields)?;
+        object.serialize_field("apiVersion", S::API_VERSION)?;
+        object.serialize_field("kind", S::KIND)?;
+        object.serialize_field("metadata", &self.metadata)?;
+        if let Some(spec) = &self.spec {
+            object.serialize_field("spec", spec)?;
+        }
+        object.end()
     }
-    object.end()
 }

@@ -7,11 +7,11 @@
 //! | before 1.7 | the annotation [`ANNOTATION`] of the namespace; without it no policy has any effect (LEG-23) | no source, no port (LEG-22) |
 //! | 1.7 and later | as `networking.k8s.io/v1`: pods are isolated that a policy selects (LEG-24) | every source, every port (NP-08) |
 
-use super::serialize_object;
+use super::{Object, Spec};
 use k8s_openapi::api::networking::v1;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 /// The group and version.
 pub const API_VERSION: &str = "extensions/v1beta1";
@@ -50,21 +50,11 @@ pub enum Meaning {
 /// assert_eq!(peers(Meaning::Before1_7), Some(vec![Default::default()])); // a peer that matches nothing
 /// # Ok::<(), serde_json::Error>(())
 /// ```
-#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
-#[expect(clippy::exhaustive_structs, reason = "the API will not change any more")]
-pub struct NetworkPolicy {
-    /// Name, namespace, labels.
-    #[serde(default)]
-    pub metadata: ObjectMeta,
-    /// What it asks for.
-    pub spec: Option<NetworkPolicySpec>,
-}
+pub type NetworkPolicy = Object<NetworkPolicySpec>;
 
-impl Serialize for NetworkPolicy {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let (metadata, spec) = (&self.metadata, self.spec.as_ref());
-        serialize_object(serializer, API_VERSION, "NetworkPolicy", metadata, spec)
-    }
+impl Spec for NetworkPolicySpec {
+    const API_VERSION: &'static str = API_VERSION;
+    const KIND: &'static str = "NetworkPolicy";
 }
 
 /// What a policy asks for.

@@ -6,7 +6,8 @@ use crate::diagnostic::{Diagnostic, Severity, quoted};
 use crate::syntax::{label_value_defect, subdomain_defect};
 use crate::validate::{CidrRules, validate};
 use k8s_openapi::api::networking::v1::{
-    IPBlock, NetworkPolicy, NetworkPolicyPeer, NetworkPolicyPort, NetworkPolicySpec,
+    IPBlock, NetworkPolicy, NetworkPolicyEgressRule, NetworkPolicyIngressRule, NetworkPolicyPeer,
+    NetworkPolicyPort, NetworkPolicySpec,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use std::collections::BTreeMap;
@@ -71,38 +72,21 @@ pub fn expressible(policy: &NetworkPolicy) -> (Option<NetworkPolicy>, Vec<Diagno
             (everything, &empty)
         }
     };
-    let mut ingress = Vec::new();
-    for (i, rule) in rules.ingress.iter().flatten().enumerate() {
-        let field = format!("spec.ingress[{i}]");
-        let from = express.peers(rule.from.as_deref(), &format!("{field}.from"));
-        let ports = express.ports(rule.ports.as_deref(), &format!("{field}.ports"));
-        let mut rule = rule.clone();
-        match (from, ports) {
-            (Some(from), Some(ports)) => {
-                (rule.from, rule.ports) = (from, ports);
-                ingress.push(rule);
-            }
-            _ => express.note(&field, "the rule matches nothing, and is left out"),
-        }
-    }
-    let mut egress = Vec::new();
-    for (i, rule) in rules.egress.iter().flatten().enumerate() {
-        let field = format!("spec.egress[{i}]");
-        let to = express.peers(rule.to.as_deref(), &format!("{field}.to"));
-        let ports = express.ports(rule.ports.as_deref(), &format!("{field}.ports"));
-        let mut rule = rule.clone();
-        match (to, ports) {
-            (Some(to), Some(ports)) => {
-                (rule.to, rule.ports) = (to, ports);
-                egress.push(rule);
-            }
-            _ => express.note(&field, "the rule matches nothing, and is left out"),
-        }
-    }
-    let some = |is_empty: bool| !is_empty;
+    let ingress = express.rules(
+        rules.ingress.as_deref(),
+        ("ingress", "from"),
+        |rule| (rule.from.as_deref(), rule.ports.as_deref()),
+        |from, ports| NetworkPolicyIngressRule { from, ports },
+    );
+    let egress = express.rules(
+        rules.egress.as_deref(),
+        ("egress", "to"),
+        |rule| (rule.to.as_deref(), rule.ports.as_deref()),
+        |to, ports| NetworkPolicyEgressRule { ports, to },
+    );
     let spec = NetworkPolicySpec {
-        ingress: some(ingress.is_empty()).then_some(ingress),
-        egress: some(egress.is_empty()).then_some(egress),
+        ingress: (!ingress.is_empty()).then_some(ingress),
+        egress: (!egress.is_empty()).then_some(egress),
         pod_selector: subject.into(),
         policy_types: Some(types.map(|(name, _)| name.to_owned()).collect()),
     };
@@ -173,6 +157,28 @@ impl Express {
                 let message = format!("left out, since {}", defect.message());
                 let note = Diagnostic::warning("left-out", message).in_field(part);
                 self.notes.push(note);
+            }
+        }
+        kept
+    }
+
+    /// The rules that match something, with the parts of them that do.
+    fn rules<R>(
+        &mut self,
+        rules: Option<&[R]>,
+        (direction, list): (&str, &str),
+        parts: impl Fn(&R) -> (Option<&[NetworkPolicyPeer]>, Option<&[NetworkPolicyPort]>),
+        rule: impl Fn(Option<Vec<NetworkPolicyPeer>>, Option<Vec<NetworkPolicyPort>>) -> R,
+    ) -> Vec<R> {
+        let mut kept = Vec::new();
+        for (i, written) in rules.unwrap_or_default().iter().enumerate() {
+            let field = format!("spec.{direction}[{i}]");
+            let (peers, ports) = parts(written);
+            let peers = self.peers(peers, &format!("{field}.{list}"));
+            let ports = self.ports(ports, &format!("{field}.ports"));
+            match (peers, ports) {
+                (Some(peers), Some(ports)) => kept.push(rule(peers, ports)),
+                _ => self.note(&field, "the rule matches nothing, and is left out"),
             }
         }
         kept
