@@ -141,13 +141,18 @@ impl Express {
         kept.name = Some(valid);
         let bare = NetworkPolicy { metadata: kept.clone(), spec: None };
         for defect in validate(&bare, CidrRules::Strict) {
-            let known = match defect.field() {
-                "metadata.labels" => kept.labels.take().is_some(),
-                "metadata.annotations" => kept.annotations.take().is_some(),
-                field if field.starts_with("metadata.ownerReferences") => {
+            let map = match defect.field() {
+                "metadata.labels" => Some(&mut kept.labels),
+                "metadata.annotations" => Some(&mut kept.annotations),
+                _ => None,
+            };
+            let known = match (map, defect.key()) {
+                (Some(map), Some(key)) => map.as_mut().and_then(|map| map.remove(key)).is_some(),
+                (Some(map), None) => map.take().is_some(),
+                (None, _) if defect.field().starts_with("metadata.ownerReferences") => {
                     kept.owner_references.take().is_some()
                 }
-                field if field.starts_with("metadata.finalizers") => {
+                (None, _) if defect.field().starts_with("metadata.finalizers") => {
                     kept.finalizers.take().is_some()
                 }
                 _ => false,
@@ -159,6 +164,7 @@ impl Express {
                 self.notes.push(note);
             }
         }
+        (kept.labels, kept.annotations) = (some(&kept.labels), some(&kept.annotations));
         kept
     }
 
