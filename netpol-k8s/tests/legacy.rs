@@ -1,7 +1,5 @@
 //! Legacy policies and annotations out of text: what is said about them, where, and in which order they may come.
 
-#![expect(clippy::unwrap_used, reason = "a test fails that way")]
-
 use netpol_core::{Direction, Policy, PolicyKind};
 use netpol_k8s::api::v1beta1::Meaning;
 use netpol_k8s::{Manifests, Reader, legacy};

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// The group and version.
-pub const API_VERSION: &str = "net.alpha.kubernetes.io/v1alpha1";
+pub const API_VERSION: &str = NetworkPolicySpec::API_VERSION;
 
 /// The annotation that isolates the pods of its namespace: `on` (LEG-03).
 pub const ANNOTATION: &str = "net.alpha.kubernetes.io/network-isolation";
@@ -43,7 +43,7 @@ pub const ANNOTATION: &str = "net.alpha.kubernetes.io/network-isolation";
 pub type NetworkPolicy = Object<NetworkPolicySpec>;
 
 impl Spec for NetworkPolicySpec {
-    const API_VERSION: &'static str = API_VERSION;
+    const API_VERSION: &'static str = "net.alpha.kubernetes.io/v1alpha1";
     const KIND: &'static str = "NetworkPolicy";
 }
 

@@ -14,7 +14,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde::{Deserialize, Serialize};
 
 /// The group and version.
-pub const API_VERSION: &str = "extensions/v1beta1";
+pub const API_VERSION: &str = NetworkPolicySpec::API_VERSION;
 
 /// The annotation of a namespace that isolated its pods before 1.7: `{"ingress": {"isolation": "DefaultDeny"}}`
 /// (LEG-20).
@@ -53,7 +53,7 @@ pub enum Meaning {
 pub type NetworkPolicy = Object<NetworkPolicySpec>;
 
 impl Spec for NetworkPolicySpec {
-    const API_VERSION: &'static str = API_VERSION;
+    const API_VERSION: &'static str = "extensions/v1beta1";
     const KIND: &'static str = "NetworkPolicy";
 }
 
