@@ -56,7 +56,7 @@ fn summary(
     out: &mut dyn Write,
 ) -> Result<(), Failure> {
     let cluster = manifests.cluster();
-    let inert = manifests.inert().iter().map(netpol_k8s::legacy::Inert::policy);
+    let inert = manifests.inert().map(netpol_k8s::legacy::Inert::policy);
     // An annotation is a policy to the model, and none to people.
     let policies = cluster.policies().chain(inert);
     let policies = policies.filter(|p| p.id().kind != PolicyKind::NamespaceAnnotation).count();

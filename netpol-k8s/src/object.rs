@@ -221,7 +221,7 @@ impl ObjectReader {
                 if version.is_empty() { "no `apiVersion`".to_owned() } else { quoted(version) }
             );
             let defect = Diagnostic::warning("unsupported-policy", message)
-                .with_hint("policies that are read: `NetworkPolicy` of `networking.k8s.io/v1`");
+                .with_hint("`NetworkPolicy` is read, of `networking.k8s.io` and of the APIs before it");
             let object = format!("{kind} {}", name.unwrap_or_default());
             self.report(defect, node.span, object.trim_end());
         }

@@ -488,8 +488,7 @@ impl Manifests {
     }
 
     /// Legacy policies, and isolating annotations, that were read and have no effect.
-    #[must_use]
-    pub fn inert(&self) -> &[Inert] {
+    pub fn inert(&self) -> impl Iterator<Item = &Inert> {
         self.legacy.inert()
     }
 

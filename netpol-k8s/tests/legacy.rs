@@ -64,12 +64,12 @@ fn the_order_of_documents_means_nothing() {
         let manifests = read(&text);
         says(&manifests, &[]);
         assert_eq!(manifests.cluster().policies().len(), 2);
-        assert!(manifests.inert().is_empty());
+        assert!(manifests.inert().next().is_none());
     }
     // Of two namespaces with one name the later counts, annotations and all.
     let manifests = read(&format!("{on}{policy}{}", namespace("shop", ALPHA, "\"off\"")));
     assert_eq!(manifests.cluster().policies().len(), 0);
-    assert_eq!(manifests.inert().len(), 1);
+    assert_eq!(manifests.inert().count(), 1);
 }
 
 #[test]
@@ -137,10 +137,22 @@ fn the_beta_annotation_names_the_option() {
     let manifests = read(&text);
     says(&manifests, &["LEG-24 f:7:5: warning: Namespace shop: metadata.annotations: "]);
     assert!(manifests.diagnostics()[0].hint().unwrap().contains("--v1beta1-as 1.6"));
-    assert_eq!(manifests.inert().len(), 1);
+    assert_eq!(manifests.inert().count(), 1);
     let manifests = read_with(before_1_7(), &text);
     says(&manifests, &[]);
     assert!(annotation(&manifests).is_some());
+}
+
+/// Without quotation marks JSON is YAML, and no text any more.
+#[test]
+fn json_without_quotation_marks() {
+    let value = r#"{"ingress": {"isolation": "DefaultDeny"}}"#;
+    let manifests = read_with(before_1_7(), &namespace("shop", BETA, value));
+    says(&manifests, &["LEG-20 f:7:5: warning: Namespace shop: metadata.annotations: "]);
+    assert!(annotation(&manifests).is_some());
+    let manifests = read_with(before_1_7(), &namespace("shop", BETA, "[DefaultDeny]"));
+    says(&manifests, &["is no text", "does not isolate"]);
+    assert!(annotation(&manifests).is_none());
 }
 
 #[test]

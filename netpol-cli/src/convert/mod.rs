@@ -26,6 +26,9 @@ pub(crate) fn run(args: &ConvertArgs, out: &mut dyn Write) -> Result<Answer, Fai
     };
     for note in &notes {
         eprintln!("{}", terminal::printable(&note.to_string()));
+        if let Some(hint) = note.hint() {
+            eprintln!("  help: {}", terminal::printable(hint));
+        }
     }
     if objects.is_empty() {
         eprintln!("netpol: there is nothing to convert");

@@ -369,7 +369,7 @@ fn side(
 /// Legacy policies and annotations that somebody may have trusted in.
 fn without_effect(direction: Direction, pod: &Pod, manifests: &Manifests) -> Vec<WithoutEffect> {
     let namespace = manifests.cluster().namespace(pod.id().namespace());
-    let inert = manifests.inert().iter().filter(|inert| {
+    let inert = manifests.inert().filter(|inert| {
         let policy = inert.policy();
         policy.rules(direction).is_some() && policy.subject().matches(pod, namespace)
     });

@@ -1,6 +1,7 @@
 //! The annotations of a namespace that isolate its pods.
 
 use crate::api::v1beta1::{MISSPELT_ANNOTATIONS, Meaning};
+use crate::decode::decode;
 use crate::diagnostic::{Diagnostic, quoted};
 use crate::legacy::Gate;
 use crate::object::ObjectReader;
@@ -113,41 +114,19 @@ impl Annotations {
 }
 
 impl ObjectReader {
-    /// The isolating annotations of a namespace, and what is odd about them. A truth value in place of the alpha one's
-    /// text, which is what YAML makes of a bare `on`, becomes that text in `tree`.
+    /// The isolating annotations of a namespace, and what is odd about them. Where one is no text, which is what YAML makes
+    /// of a bare `on` and of JSON without quotation marks, it becomes that text in `tree`.
     pub(crate) fn annotations(&mut self, tree: &mut Cow<'_, Node<'_>>) -> Annotations {
-        let path = ["metadata", "annotations"].map(|key| Segment::Field(key.to_owned()));
         let object = self.name_of(tree, "Namespace");
-        let find = |tree: &Node<'_>, key: &str| {
-            let annotations = tree.field("metadata").and_then(|m| m.field("annotations"));
-            annotations.and_then(|annotations| annotations.field(key)).is_some()
-        };
         let mut found = Annotations::default();
-        let key = Gate::Alpha.annotation();
-        if find(tree, key) {
-            let segments: Vec<Segment> =
-                path.iter().cloned().chain([Segment::Field(key.to_owned())]).collect();
-            let bare = tree.to_mut().find_mut(&segments).and_then(|node| match &node.value {
-                Value::Plain(_, text) => {
-                    let text = text.to_string();
-                    node.value = Value::String(text.clone().into());
-                    Some(text)
-                }
-                _ => None,
-            });
-            if let Some(text) = bare {
-                let message = format!("{} is no text, which an annotation must be", quoted(&text));
-                let hint = format!("put it in quotation marks: `\"{text}\"`");
-                self.annotation_warning(tree, &object, key, "LEG-03", message, Some(hint));
-            }
-            found.alpha = self.annotation(tree, &object, key, Gate::Alpha);
+        if self.has_annotation(tree, &object, Gate::Alpha.annotation()) {
+            found.alpha = self.annotation(tree, &object, Gate::Alpha.annotation(), Gate::Alpha);
         }
-        let key = Gate::Beta.annotation();
-        if find(tree, key) {
-            found.beta = self.annotation(tree, &object, key, Gate::Beta);
+        if self.has_annotation(tree, &object, Gate::Beta.annotation()) {
+            found.beta = self.annotation(tree, &object, Gate::Beta.annotation(), Gate::Beta);
         }
         for key in MISSPELT_ANNOTATIONS {
-            if !find(tree, key) {
+            if !self.has_annotation(tree, &object, key) {
                 continue;
             }
             let honored = self.beta.misspelt && found.beta.is_none();
@@ -168,6 +147,30 @@ impl ObjectReader {
             }
         }
         found
+    }
+
+    /// Is the annotation there? If its value is no text, it is made one.
+    fn has_annotation(&mut self, tree: &mut Cow<'_, Node<'_>>, object: &str, key: &str) -> bool {
+        let annotations = tree.field("metadata").and_then(|m| m.field("annotations"));
+        let Some(entry) = annotations.and_then(|annotations| annotations.entry(key)) else {
+            return false;
+        };
+        let text = match &entry.value.value {
+            Value::String(_) | Value::Null => return true,
+            Value::Plain(_, text) => text.to_string(),
+            Value::Sequence(_) | Value::Mapping(_) => decode::<serde_json::Value>(&entry.value)
+                .map(|(value, _)| value.to_string())
+                .unwrap_or_default(),
+        };
+        let code = if key == Gate::Alpha.annotation() { "LEG-03" } else { "LEG-20" };
+        let message = format!("{} is no text, which an annotation must be", quoted(&text));
+        let hint = Some(format!("put it in quotation marks: `'{text}'`"));
+        self.annotation_warning(tree, object, key, code, message, hint);
+        let path = ["metadata", "annotations", key].map(|key| Segment::Field(key.to_owned()));
+        if let Some(node) = tree.to_mut().find_mut(&path) {
+            node.value = Value::String(text.into());
+        }
+        true
     }
 
     fn annotation(

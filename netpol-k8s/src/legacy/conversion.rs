@@ -1,12 +1,13 @@
 //! What was read of legacy APIs, as policies of `networking.k8s.io/v1`.
 
+use super::Gate;
 use super::express::{default_deny, expressible, objections, valid_name};
 use crate::diagnostic::{Diagnostic, quoted};
 use crate::lint::location;
 use crate::reader::Manifests;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use netpol_core::{NamespaceName, Policy, PolicyKind};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The name of the policies that take the place of an annotation, if it is free.
 const DEFAULT_DENY: &str = "default-deny";
@@ -47,22 +48,28 @@ pub fn to_v1(manifests: &Manifests) -> Conversion {
         .filter(|policy| own(policy))
         .filter_map(|policy| Some((policy.id().namespace.clone()?, policy.id().name.to_string())))
         .collect();
+    // How far the numbers behind a name are used up.
+    let mut numbers: BTreeMap<(NamespaceName, String), usize> = BTreeMap::new();
     let mut free_name = |namespace: &NamespaceName, wanted: &str| {
-        let candidates =
-            (1..).map(|n| if n == 1 { wanted.to_owned() } else { format!("{wanted}-{n}") });
+        let number = numbers.entry((namespace.clone(), wanted.to_owned())).or_default();
+        let candidates = std::iter::repeat_with(|| {
+            *number += 1;
+            if *number == 1 { wanted.to_owned() } else { format!("{wanted}-{number}") }
+        });
         let free = |name: &String| taken.insert((namespace.clone(), name.clone()));
-        candidates.into_iter().find(free).unwrap_or_default()
+        let mut candidates = candidates;
+        candidates.find(free).unwrap_or_default()
     };
     for policy in legacy.policies.values() {
         let id = policy.policy.id();
         let (Some(namespace), object) = (&id.namespace, id.to_string()) else { continue };
         let place = || policy.policy.source().map(location);
-        if !legacy.in_force(policy) {
-            let reason = legacy.inert.iter().find(|inert| inert.policy().id() == id);
-            let reason = reason.map(super::Inert::reason).unwrap_or_default();
-            let message = format!("left out, since it has no effect: {reason}");
+        if let Some(inert) = legacy.inert.get(id) {
+            let message = format!("left out, since it has no effect: {}", inert.reason());
             let note = Diagnostic::warning("inert", message).about(object).at(place());
-            conversion.notes.push(note);
+            let hint = "delete it before a server reads it as `networking.k8s.io/v1`: it would isolate pods that are open";
+            let hint = (policy.gate == Some(Gate::Beta)).then(|| hint.to_owned());
+            conversion.notes.push(note.with_hint_if(hint));
             continue;
         }
         let (expressed, notes) = expressible(&policy.v1);

@@ -32,7 +32,7 @@ pub(crate) use read::looks_alpha;
 pub(crate) use state::{Legacy, LegacyPolicy};
 
 /// Which annotation a policy depends on.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) enum Gate {
     Alpha,
     Beta,

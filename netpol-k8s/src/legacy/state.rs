@@ -9,7 +9,7 @@ use crate::diagnostic::{Diagnostic, quoted};
 use crate::lint::location;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use netpol_core::{Cluster, NamespaceName, Policy, PolicyId, PolicyKind, SourcePosition};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// A legacy policy in the model, and as an object of `networking.k8s.io/v1`.
 #[derive(Debug)]
@@ -56,7 +56,7 @@ pub(crate) struct Legacy {
     annotations: BTreeMap<NamespaceName, Annotations>,
     pub(super) policies: BTreeMap<PolicyId, LegacyPolicy>,
     pub(super) isolated: Vec<Isolated>,
-    pub(super) inert: Vec<Inert>,
+    pub(super) inert: BTreeMap<PolicyId, Inert>,
 }
 
 impl Legacy {
@@ -64,8 +64,8 @@ impl Legacy {
         Self { rules, ..Self::default() }
     }
 
-    pub(crate) fn inert(&self) -> &[Inert] {
-        &self.inert
+    pub(crate) fn inert(&self) -> impl Iterator<Item = &Inert> {
+        self.inert.values()
     }
 
     /// A namespace was read. Of two with one name the later counts.
@@ -85,23 +85,22 @@ impl Legacy {
 
     /// Decides what is in force, and adds it to the cluster.
     pub(crate) fn finish(&mut self, cluster: &mut Cluster, diagnostics: &mut Vec<Diagnostic>) {
-        let gated = |policy: &LegacyPolicy, gate| policy.gate == Some(gate);
-        let of_policies = self.policies.values().filter(|policy| policy.gate.is_some());
-        let namespaces: BTreeSet<NamespaceName> = of_policies
-            .filter_map(|policy| policy.policy.id().namespace.clone())
-            .chain(self.annotations.keys().cloned())
-            .collect();
+        let mut gated: BTreeMap<(NamespaceName, Gate), Vec<&Policy>> = BTreeMap::new();
+        for LegacyPolicy { policy, gate, .. } in self.policies.values() {
+            if let (Some(gate), Some(namespace)) = (gate, &policy.id().namespace) {
+                gated.entry((namespace.clone(), *gate)).or_default().push(policy);
+            }
+        }
+        for (name, annotations) in &self.annotations {
+            for gate in Gate::ALL.into_iter().filter(|gate| annotations.get(*gate).is_some()) {
+                gated.entry((name.clone(), gate)).or_default();
+            }
+        }
         for policy in self.policies.values().filter(|policy| policy.gate.is_none()) {
             cluster.insert_policy(policy.policy.clone());
         }
-        for (namespace, gate) in namespaces.iter().flat_map(|n| Gate::ALL.map(|gate| (n, gate))) {
-            let policies: Vec<&Policy> = self
-                .policies
-                .values()
-                .filter(|policy| gated(policy, gate))
-                .map(|policy| &policy.policy)
-                .filter(|policy| policy.id().namespace.as_ref() == Some(namespace))
-                .collect();
+        for ((namespace, gate), policies) in &gated {
+            let gate = *gate;
             let known = self.annotations.get(namespace);
             let annotation = known.and_then(|annotations| annotations.get(gate));
             if gate == Gate::Beta && self.rules.meaning == Meaning::Since1_7 {
@@ -110,7 +109,7 @@ impl Legacy {
                     let reason = "servers since 1.7 ignore it (`--v1beta1-as 1.7`)".to_owned();
                     if annotation.isolates {
                         let policy = isolation(namespace, &annotation.key, &annotation.source);
-                        self.inert.push(Inert { policy, reason });
+                        self.inert.insert(policy.id().clone(), Inert { policy, reason });
                     }
                 }
                 continue;
@@ -131,7 +130,7 @@ impl Legacy {
             };
             match isolating {
                 Some(isolation) => {
-                    for policy in policies {
+                    for &policy in policies {
                         cluster.insert_policy(policy.clone());
                     }
                     cluster.insert_policy(isolation.clone());
@@ -139,22 +138,18 @@ impl Legacy {
                     self.isolated.push(Isolated { namespace, policy: isolation });
                 }
                 None => {
-                    for policy in policies {
+                    for &policy in policies {
                         diagnostics.push(inert(gate, namespace, policy));
                         let reason = format!(
                             "its namespace is not isolated by the annotation `{}`",
                             gate.annotation()
                         );
-                        self.inert.push(Inert { policy: policy.clone(), reason });
+                        let inert = Inert { policy: policy.clone(), reason };
+                        self.inert.insert(policy.id().clone(), inert);
                     }
                 }
             }
         }
-    }
-
-    /// Is a policy in force?
-    pub(super) fn in_force(&self, policy: &LegacyPolicy) -> bool {
-        policy.gate.is_none() || !self.inert.iter().any(|i| i.policy.id() == policy.policy.id())
     }
 }
 
