@@ -220,8 +220,9 @@ impl ObjectReader {
                 quoted(kind),
                 if version.is_empty() { "no `apiVersion`".to_owned() } else { quoted(version) }
             );
-            let defect = Diagnostic::warning("unsupported-policy", message)
-                .with_hint("`NetworkPolicy` is read, of `networking.k8s.io` and of the APIs before it");
+            let defect = Diagnostic::warning("unsupported-policy", message).with_hint(
+                "`NetworkPolicy` is read, of `networking.k8s.io` and of the APIs before it",
+            );
             let object = format!("{kind} {}", name.unwrap_or_default());
             self.report(defect, node.span, object.trim_end());
         }

@@ -260,3 +260,31 @@ fn conversion_leaves_the_state_of_a_server_behind() {
     assert!(conversion.is_complete(), "a block in another spelling is not lost");
     assert_eq!(conversion.notes.len(), 1);
 }
+
+/// extensions/v1beta1 and networking.k8s.io/v1 are two ways to the same objects: the later one counts, unless it has no
+/// effect.
+#[test]
+fn of_two_versions_of_an_object_the_later_counts() {
+    let old = v1beta1("shop", "{podSelector: {matchLabels: {old: a}}}");
+    let new = old.replace("extensions/v1beta1", "networking.k8s.io/v1").replace("old: a", "new: a");
+    let isolated = namespace("shop", BETA, DENY);
+    let open = namespace("shop", BETA, "'{}'");
+    for (reader, text, subject) in [
+        (Reader::new(), format!("{old}{new}"), "new=a"),
+        (Reader::new(), format!("{new}{old}"), "old=a"),
+        (before_1_7(), format!("{isolated}{old}{new}"), "new=a"),
+        (before_1_7(), format!("{isolated}{new}{old}"), "old=a"),
+        (before_1_7(), format!("{open}{old}{new}"), "new=a"),
+        (before_1_7(), format!("{open}{new}{old}"), "new=a"),
+    ] {
+        let manifests = read_with(reader, &text);
+        let mut policies = manifests.cluster().policies();
+        let policy = policies.find(|p| p.id().kind == PolicyKind::NetworkPolicy).unwrap();
+        assert_eq!(policy.subject().pods.to_string(), subject, "{text}");
+        assert!(texts(&manifests).iter().any(|text| text.starts_with("same-object-twice")));
+        // What does not count is not converted either.
+        let converted = legacy::to_v1(&manifests).policies;
+        let named = converted.iter().any(|policy| policy.metadata.name.as_deref() == Some("p"));
+        assert_eq!(named, subject == "old=a", "{text}");
+    }
+}
