@@ -123,7 +123,7 @@ mod tests {
             let written = yaml(&labels).unwrap_or_default();
             let namespace = format!("apiVersion: v1\nkind: Namespace\n{written}");
             let mut reader = netpol_k8s::Reader::new();
-            reader.read_text("f", &namespace.replace("metadata:", "metadata:\n  name: n"));
+            reader.read_text("f", &namespace.replace("metadata:", "metadata:\n  name: shop"));
             let manifests = reader.finish();
             let namespace = manifests.cluster().namespaces().next();
             let value = namespace.and_then(|n| n.labels().value(text).map(str::to_owned));
