@@ -37,6 +37,8 @@ pub(crate) enum Command {
     Explain(ExplainArgs),
     /// Report the defects of the manifests
     Check(CheckArgs),
+    /// Write old policies anew, as a current API server takes them
+    Convert(ConvertArgs),
     /// Print the rules that enforce the policies, for one node or for all pods
     Render(RenderArgs),
     /// Put the rules into this machine's kernel; nothing is open or cut off in between
@@ -61,9 +63,33 @@ pub(crate) struct Input {
     /// Files or directories of manifests, or - for standard input
     #[arg(required = true, value_name = "PATH")]
     pub(crate) paths: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) reading: Reading,
+}
+
+/// How manifests are read.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Reading {
     /// The namespace of objects that name none
     #[arg(long, value_name = "NAME", default_value = "default")]
     pub(crate) default_namespace: String,
+    /// What policies of extensions/v1beta1 mean: as servers before 1.7 had it, where the annotation
+    /// net.beta.kubernetes.io/network-policy isolates a namespace, or as those since, where it says nothing
+    #[arg(long, value_enum, value_name = "VERSION", default_value = "1.7")]
+    pub(crate) v1beta1_as: V1beta1As,
+    /// With --v1beta1-as 1.6, let the annotation count under the misspelt names that old examples have
+    #[arg(long)]
+    pub(crate) misspelt_annotations: bool,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum V1beta1As {
+    /// As servers before 1.7: policies have an effect in namespaces that the annotation isolates
+    #[value(name = "1.6")]
+    Before1_7,
+    /// As servers since 1.7: like networking.k8s.io/v1
+    #[value(name = "1.7")]
+    Since1_7,
 }
 
 fn table(text: &str) -> Result<Name, String> {
@@ -84,6 +110,8 @@ pub(crate) struct OptionalInput {
     /// Files or directories of manifests, or - for standard input
     #[arg(value_name = "PATH")]
     pub(crate) paths: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) reading: Reading,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
@@ -183,6 +211,41 @@ pub(crate) struct CheckArgs {
     /// The form of the answer
     #[arg(short, long, value_enum, default_value = "text")]
     pub(crate) output: Format,
+}
+
+/// What policies are converted to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum Target {
+    /// NetworkPolicy of networking.k8s.io/v1, from extensions/v1beta1 and from the alpha of 2016
+    V1,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum ObjectFormat {
+    /// A document for each object
+    Yaml,
+    /// One list of objects
+    Json,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+No connection becomes allowed or denied by it: policies that have no effect become none, and a namespace that an annotation isolates gets a
+policy that denies the rest. What could not be carried over was broken and matched nothing; it is named on standard error, and the exit
+code is 1.
+
+Examples:
+  netpol convert --to v1 examples/alpha-2016
+  netpol convert --to v1 --v1beta1-as 1.6 old-cluster.yaml | kubectl apply --dry-run=server -f -")]
+pub(crate) struct ConvertArgs {
+    #[command(flatten)]
+    pub(crate) input: Input,
+    /// The API to convert to
+    #[arg(long, value_enum)]
+    pub(crate) to: Target,
+    /// The form of the objects
+    #[arg(short, long, value_enum, default_value = "yaml")]
+    pub(crate) output: ObjectFormat,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]

@@ -2,6 +2,7 @@
 
 use crate::args::{CheckArgs, Format};
 use crate::{Answer, Failure, load, snippet, terminal};
+use netpol_core::PolicyKind;
 use netpol_k8s::{Diagnostic, Manifests, Severity};
 use serde::Serialize;
 use std::io::{IsTerminal, Write};
@@ -55,6 +56,10 @@ fn summary(
     out: &mut dyn Write,
 ) -> Result<(), Failure> {
     let cluster = manifests.cluster();
+    let inert = manifests.inert().map(netpol_k8s::legacy::Inert::policy);
+    // An annotation is a policy to the model, and none to people.
+    let policies = cluster.policies().chain(inert);
+    let policies = policies.filter(|p| p.id().kind != PolicyKind::NamespaceAnnotation).count();
     let plural = |count: usize, one: &str, many: &str| {
         format!("{count} {}", if count == 1 { one } else { many })
     };
@@ -63,7 +68,7 @@ fn summary(
         "{}, {} in {} and {}{}",
         plural(errors, "error", "errors"),
         plural(warnings, "warning", "warnings"),
-        plural(cluster.policies().len(), "policy", "policies"),
+        plural(policies, "policy", "policies"),
         plural(cluster.pods().len(), "pod or workload", "pods and workloads"),
         snippet::skipped(manifests),
     )?;

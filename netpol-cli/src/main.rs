@@ -4,6 +4,7 @@
 
 mod args;
 mod check;
+mod convert;
 mod explain;
 mod kernel;
 mod lab;
@@ -64,6 +65,7 @@ fn run(command: &Command, out: &mut dyn Write) -> Result<Answer, Failure> {
         Command::List(args) => list::run(args, out),
         Command::Explain(args) => explain::run(args, out),
         Command::Check(args) => check::run(args, out),
+        Command::Convert(args) => convert::run(args, out),
         Command::Render(args) => kernel::render(args, out),
         Command::Apply(args) => kernel::apply(args, out),
         Command::Remove(args) => kernel::remove(args, out),

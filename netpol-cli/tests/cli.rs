@@ -214,6 +214,106 @@ fn check_points_at_the_line() {
     }
 }
 
+const OLD: [&str; 2] = ["--v1beta1-as", "1.6"];
+
+#[test]
+fn the_alpha_of_2016() {
+    let folder = "examples/alpha-2016";
+    answers(&["list", folder], 0, file!["snapshots/list-alpha-2016.txt"]);
+    answers(&["check", folder], 0, file!["snapshots/check-alpha-2016.txt"]);
+    answers(
+        &["convert", "--to", "v1", folder],
+        0,
+        file!["snapshots/convert-alpha-2016.yaml": Text],
+    );
+    let explain = |from, to, code, expected| {
+        let arguments = ["explain", "--from", from, "--to", to, "--port", "80", folder];
+        answers(&arguments, code, expected);
+    };
+    // The reason leads to the line of the annotation.
+    explain(
+        "tenant-a/backend",
+        "tenant-a/frontend",
+        1,
+        file!["snapshots/explain-alpha-isolated.txt"],
+    );
+    explain(
+        "tenant-b/frontend",
+        "tenant-a/backend",
+        1,
+        file!["snapshots/explain-alpha-other-tenant.txt"],
+    );
+    explain(
+        "tenant-a/frontend",
+        "tenant-a/backend",
+        0,
+        file!["snapshots/explain-alpha-allowed.txt"],
+    );
+}
+
+#[test]
+fn v1beta1_means_what_the_server_meant() {
+    let folder = "examples/v1beta1";
+    let with = |first: &[&'static str], rest: &[&'static str]| [first, rest, &[folder]].concat();
+    answers(&with(&["list"], &[]), 0, file!["snapshots/list-v1beta1-as-1.7.txt"]);
+    answers(&with(&["list"], &OLD), 0, file!["snapshots/list-v1beta1-as-1.6.txt"]);
+    // A warning names the option, beside every answer.
+    answers(&with(&["check"], &[]), 0, file!["snapshots/check-v1beta1-as-1.7.txt"]);
+    answers(&with(&["check"], &OLD), 0, file!["snapshots/check-v1beta1-as-1.6.txt"]);
+    for command in [&["list"][..], &["render"], &["convert", "--to", "v1"]] {
+        let output = netpol(&with(command, &[]));
+        assert!(stderr(&output).contains("net.beta.kubernetes.io/network-policy"), "{command:?}");
+        assert!(!stderr(&netpol(&with(command, &OLD))).contains("is ignored"), "{command:?}");
+    }
+    let ask = ["explain", "--from", "shop/db", "--to", "shop/batch", "--port", "80"];
+    answers(&with(&ask, &[]), 0, file!["snapshots/explain-v1beta1-ignored.txt"]);
+    answers(&with(&ask, &OLD), 1, file!["snapshots/explain-v1beta1-isolated.txt"]);
+    let ask = ["explain", "--from", "shop/db", "--to", "stage/db", "--port", "80"];
+    answers(&with(&ask, &OLD), 0, file!["snapshots/explain-v1beta1-inert.txt"]);
+    let json = with(&ask, &["--v1beta1-as", "1.6", "-o", "json"]);
+    answers(&json, 0, file!["snapshots/explain-v1beta1-inert.json": Text]);
+    let convert = ["convert", "--to", "v1"];
+    answers(&with(&convert, &[]), 0, file!["snapshots/convert-v1beta1-as-1.7.yaml": Text]);
+    answers(&with(&convert, &OLD), 0, file!["snapshots/convert-v1beta1-as-1.6.yaml": Text]);
+}
+
+/// Who reaches whom is the same before and after, also by way of the text.
+#[test]
+fn what_is_converted_answers_the_same() {
+    for (folder, others, options) in [
+        ("examples/alpha-2016", &["examples/alpha-2016/pods.yaml"][..], &[][..]),
+        ("examples/v1beta1", &["examples/v1beta1/workloads.yaml"], &[]),
+        ("examples/v1beta1", &["examples/v1beta1/workloads.yaml"], &OLD),
+    ] {
+        let before = netpol(&[&["list", folder], options].concat());
+        let converted = netpol(&[&["convert", "--to", "v1", folder], options].concat());
+        let after = netpol_with(&[&["list", "-"], others].concat(), &stdout(&converted));
+        assert_eq!(stdout(&before), stdout(&after), "{folder} {options:?}");
+        let json = netpol(&[&["convert", "--to", "v1", "-o", "json", folder], options].concat());
+        let after = netpol_with(&[&["list", "-"], others].concat(), &stdout(&json));
+        assert_eq!(stdout(&before), stdout(&after), "{folder} {options:?}");
+    }
+}
+
+#[test]
+fn conversion_says_what_it_leaves_out() {
+    let namespace = "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop, annotations: {net.alpha.kubernetes.io/network-isolation: 'on'}}\n";
+    let policy = "apiVersion: net.alpha.kubernetes.io/v1alpha1\nkind: NetworkPolicy\nmetadata: {name: p, namespace: shop}\n\
+                  spec: {allowIncoming: {toPorts: [{port: 0}, {port: 80}]}}\n";
+    let text = format!("{namespace}---\n{policy}");
+    let output = netpol_with(&["convert", "--to", "v1", "-"], &text);
+    assert_eq!(output.status.code(), Some(1));
+    let left_out = "spec.allowIncoming.toPorts[0]: it matches nothing, and is left out";
+    assert!(stderr(&output).contains(left_out), "{}", stderr(&output));
+    assert!(stdout(&output).contains("port: 80") && !stdout(&output).contains("port: 0"));
+    let output = netpol(&["convert", "--to", "v1", "examples/deny-all"]);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(stderr(&output).contains("nothing to convert"), "{}", stderr(&output));
+    cannot_answer(&netpol_with(&["convert", "--to", "v1", "-"], "a: ["), "cannot read");
+    cannot_answer(&netpol(&["convert", "examples/v1beta1"]), "--to");
+    cannot_answer(&netpol(&["list", "--v1beta1-as", "1.5", "examples/v1beta1"]), "1.6, 1.7");
+}
+
 #[test]
 fn text_that_cannot_be_parsed_is_no_answer() {
     let broken = "a: [\n---\napiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: p}\n\

@@ -237,8 +237,12 @@ impl fmt::Display for Tier {
 pub enum PolicyKind {
     /// `ClusterNetworkPolicy` of policy.networking.k8s.io.
     ClusterNetworkPolicy,
-    /// `NetworkPolicy` of networking.k8s.io.
+    /// `NetworkPolicy` of networking.k8s.io, and of extensions, which is another way to the same objects (LEG-24).
     NetworkPolicy,
+    /// `NetworkPolicy` of net.alpha.kubernetes.io, the alpha of 2016 (LEG-01).
+    AlphaNetworkPolicy,
+    /// An annotation that isolates all pods of its namespace (LEG-03, LEG-20). The policy is called as the annotation is.
+    NamespaceAnnotation,
 }
 
 impl fmt::Display for PolicyKind {
@@ -246,6 +250,9 @@ impl fmt::Display for PolicyKind {
         f.pad(match self {
             Self::ClusterNetworkPolicy => "ClusterNetworkPolicy",
             Self::NetworkPolicy => "NetworkPolicy",
+            // As kubectl tells a kind from another of the same name.
+            Self::AlphaNetworkPolicy => "NetworkPolicy.net.alpha.kubernetes.io",
+            Self::NamespaceAnnotation => "annotation",
         })
     }
 }
@@ -263,9 +270,12 @@ pub struct PolicyId {
 }
 
 impl fmt::Display for PolicyId {
-    /// `NetworkPolicy shop/web` or `ClusterNetworkPolicy guard`.
+    /// `NetworkPolicy shop/web`, `ClusterNetworkPolicy guard` or `annotation example.org/isolated of Namespace shop`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.namespace {
+            Some(namespace) if self.kind == PolicyKind::NamespaceAnnotation => {
+                write!(f, "{} {} of Namespace {namespace}", self.kind, self.name)
+            }
             Some(namespace) => write!(f, "{} {namespace}/{}", self.kind, self.name),
             None => write!(f, "{} {}", self.kind, self.name),
         }
@@ -359,6 +369,13 @@ impl Policy {
             egress: some(egress),
             source: None,
         }
+    }
+
+    /// The same policy, known to come from an object of this kind. No verdict depends on it.
+    #[must_use]
+    pub fn with_kind(mut self, kind: PolicyKind) -> Self {
+        self.id.kind = kind;
+        self
     }
 
     /// The same policy, known to be written at `source`.

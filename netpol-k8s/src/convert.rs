@@ -327,7 +327,11 @@ impl Converter {
     }
 
     /// What a peer matches (NP-24); nothing if it is broken.
-    fn peer(&mut self, peer: &NetworkPolicyPeer, namespace: &NamespaceName) -> Option<Peer> {
+    pub(crate) fn peer(
+        &mut self,
+        peer: &NetworkPolicyPeer,
+        namespace: &NamespaceName,
+    ) -> Option<Peer> {
         match (&peer.ip_block, &peer.namespace_selector, &peer.pod_selector) {
             (Some(block), None, None) => ip_block(block).map(Peer::Network),
             (Some(_), _, _) | (None, None, None) => None,
@@ -352,7 +356,7 @@ impl Converter {
         }
     }
 
-    fn port(&mut self, entry: &NetworkPolicyPort) -> Option<PortEntry> {
+    pub(crate) fn port(&mut self, entry: &NetworkPolicyPort) -> Option<PortEntry> {
         let protocol = protocol(entry.protocol.as_deref())?;
         let number = |n: i32| u16::try_from(n).ok().filter(|&n| n > 0);
         match (&entry.port, entry.end_port) {

@@ -3,6 +3,7 @@
 //! * [`Reader`] reads files, directories and texts into [`Manifests`]: a cluster, the workload of each pod, and diagnostics.
 //! * [`Converter`] converts objects of `k8s-openapi` that an embedder already holds.
 //! * [`validate`] gives the verdict of kube-apiserver on a NetworkPolicy, defect by defect.
+//! * [`api`] has the policy APIs that `k8s-openapi` does not have; [`legacy`] says what the old ones mean, and converts them.
 //! * [`lint`] finds what is accepted but surely not meant.
 //!
 //! What it promises:
@@ -12,12 +13,14 @@
 //! * Input is hostile: nesting, aliases and documents are bounded in proportion to the text, and nothing panics.
 //! * No version feature of `k8s-openapi` is turned on; any that your program chooses will do.
 
+pub mod api;
 mod cidr;
 mod convert;
 mod decode;
 mod diagnostic;
 mod document;
 mod json;
+pub mod legacy;
 mod lint;
 mod object;
 mod reader;

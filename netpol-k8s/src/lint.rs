@@ -451,7 +451,7 @@ fn allows_dns(rule: &TrafficMatch) -> bool {
         }
 }
 
-fn location(source: &SourcePosition) -> Location {
+pub(crate) fn location(source: &SourcePosition) -> Location {
     Location { file: source.file.clone(), line: source.line, column: source.column, length: 1 }
 }
 

@@ -1,10 +1,12 @@
 //! Documents into objects of the kinds that matter here, each by its `apiVersion` and `kind`.
 
+use crate::api::{alpha, v1beta1};
 use crate::convert::{Converter, defect_diagnostic};
 use crate::decode::{Issue, decode};
 use crate::diagnostic::{Diagnostic, Location, Severity, quoted};
+use crate::legacy::{self, LegacyPolicy};
 use crate::lint;
-use crate::recover::{self, Finding};
+use crate::recover::{self, Finding, Recovered, Repair};
 use crate::tree::{Node, PathDisplay, Segment, Span, Value};
 use crate::validate::{CidrRules, validate};
 use k8s_openapi::api::apps::v1::{
@@ -13,7 +15,7 @@ use k8s_openapi::api::apps::v1::{
 };
 use k8s_openapi::api::batch::v1::{CronJob, CronJobSpec, Job, JobSpec};
 use k8s_openapi::api::core::v1 as api;
-use k8s_openapi::api::networking::v1::NetworkPolicySpec;
+use k8s_openapi::api::networking::v1::{NetworkPolicy, NetworkPolicySpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use netpol_core::{
     Direction, Namespace, NamespaceName, Node as ClusterNode, Pod, Policy, SourcePosition,
@@ -31,13 +33,16 @@ pub(crate) enum Object {
         pod: Box<Pod>,
         owner: Option<Owner>,
     },
-    Namespace(Namespace),
+    /// With those of its annotations that isolate its pods.
+    Namespace(Namespace, legacy::Annotations),
     Node(ClusterNode),
     /// With what it says against itself, for the lints.
     Policy {
         policy: Box<Policy>,
         remarks: Vec<Diagnostic>,
     },
+    /// A policy of an API that no server has any more.
+    Legacy(Box<LegacyPolicy>),
     /// With the pod that stands for its replicas.
     Workload {
         namespace: NamespaceName,
@@ -70,6 +75,7 @@ pub(crate) struct ObjectReader {
     pub(crate) file: Arc<str>,
     pub(crate) converter: Converter,
     pub(crate) cidrs: CidrRules,
+    pub(crate) beta: legacy::BetaRules,
     pub(crate) found: Found,
 }
 
@@ -104,13 +110,26 @@ impl ObjectReader {
             ("networking.k8s.io", "networking.k8s.io/v1", "NetworkPolicy") => {
                 self.policy(node, true);
             }
+            ("extensions", v1beta1::API_VERSION, "NetworkPolicy") => self.v1beta1_policy(node),
+            ("net.alpha.kubernetes.io", alpha::API_VERSION, "NetworkPolicy") => {
+                self.alpha_policy(node);
+            }
+            // As the examples of its time have it: the version was in the URL.
+            ("", "", "NetworkPolicy") if legacy::looks_alpha(node) => {
+                let message =
+                    format!("`apiVersion` is missing; read as {}", quoted(alpha::API_VERSION));
+                self.report(Diagnostic::warning("LEG-02", message), node.span, "NetworkPolicy");
+                self.alpha_policy(node);
+            }
             ("", "", "NetworkPolicy") => {
                 let message = "`apiVersion` is missing; read as `networking.k8s.io/v1`";
                 self.report(Diagnostic::warning("VAL-27", message), node.span, "NetworkPolicy");
                 self.policy(node, true);
             }
             // A policy under a name that is not quite right must not be taken for nothing.
-            ("networking.k8s.io" | "extensions" | "", ..) if is_nearly_policy(kind) => {
+            ("networking.k8s.io" | "extensions" | "net.alpha.kubernetes.io" | "", ..)
+                if is_nearly_policy(kind) =>
+            {
                 self.misnamed_policy(node, version, kind);
             }
             ("", _, "Pod") => self.pod(node),
@@ -201,8 +220,9 @@ impl ObjectReader {
                 quoted(kind),
                 if version.is_empty() { "no `apiVersion`".to_owned() } else { quoted(version) }
             );
-            let defect = Diagnostic::warning("unsupported-policy", message)
-                .with_hint("policies that are read: `NetworkPolicy` of `networking.k8s.io/v1`");
+            let defect = Diagnostic::warning("unsupported-policy", message).with_hint(
+                "`NetworkPolicy` is read, of `networking.k8s.io` and of the APIs before it",
+            );
             let object = format!("{kind} {}", name.unwrap_or_default());
             self.report(defect, node.span, object.trim_end());
         }
@@ -219,7 +239,7 @@ impl ObjectReader {
             let defect = defect.with_hint("did you mean `NetworkPolicy`?");
             self.report(defect, node.locate("kind", None), &object);
         }
-        if version != "networking.k8s.io/v1" {
+        if !["networking.k8s.io/v1", v1beta1::API_VERSION, alpha::API_VERSION].contains(&version) {
             let message = format!("there is no NetworkPolicy in {}", quoted(version));
             let defect = Diagnostic::error("NP-01", message).in_field("apiVersion");
             let defect = defect.with_hint("write `apiVersion: networking.k8s.io/v1`");
@@ -229,7 +249,7 @@ impl ObjectReader {
     }
 
     fn policy(&mut self, node: &Node<'_>, served: bool) {
-        let mut recovered = recover::network_policy(node);
+        let mut recovered = recover::policy::<NetworkPolicy>(node);
         if !served {
             let spec = some::<NetworkPolicySpec>(&recovered.policy.spec).cloned();
             let both = ["Ingress", "Egress"].map(str::to_owned).to_vec();
@@ -242,11 +262,24 @@ impl ObjectReader {
             recovered.policy.spec = Some(closed);
         }
         let object = self.name_of(node, "NetworkPolicy");
+        let policy = std::mem::take(&mut recovered.policy);
+        let converted = self.converter.policy(&policy, &self.positions(node));
+        let defects = validate(&policy, self.cidrs).iter().map(defect_diagnostic).collect();
+        self.report_policy(node, &object, recovered, defects);
+        let remarks = self.remarks(node, &object, lint::policy_remarks(&policy));
+        self.add(node, Object::Policy { policy: Box::new(converted), remarks });
+    }
+
+    /// Where a policy, or a rule of its lists `ingress` and `egress`, was written.
+    pub(crate) fn positions<'n>(
+        &self,
+        node: &'n Node<'n>,
+    ) -> impl Fn(Option<(Direction, usize)>) -> Option<SourcePosition> + use<'n> {
         let file = Arc::clone(&self.file);
         // Looked up once: a policy may have very many rules.
         let spec = node.field("spec");
         let lists = ["ingress", "egress"].map(|key| spec.and_then(|spec| spec.field(key)));
-        let position = |rule: Option<(Direction, usize)>| {
+        move |rule| {
             let span = match rule {
                 Some((direction, i)) => {
                     let [ingress, egress] = lists;
@@ -256,38 +289,48 @@ impl ObjectReader {
                 None => node.locate("metadata.name", None),
             };
             Some(SourcePosition { file: Arc::clone(&file), line: span.line, column: span.column })
-        };
-        let policy = std::mem::take(&mut recovered.policy);
-        let converted = self.converter.policy(&policy, &position);
+        }
+    }
 
-        let defects: Vec<_> = validate(&policy, self.cidrs)
-            .into_iter()
-            .filter(|defect| !recovered.is_replaced(defect.field()))
-            .collect();
+    /// Everything that is wrong with a policy: what decoding found, and what validation has against the parts that were
+    /// not replaced.
+    pub(crate) fn report_policy<P: Repair>(
+        &mut self,
+        node: &Node<'_>,
+        object: &str,
+        recovered: Recovered<P>,
+        mut defects: Vec<Diagnostic>,
+    ) {
+        defects.retain(|defect| !recovered.is_replaced(defect.field().unwrap_or_default()));
         let all = recovered.findings.len() + recovered.issues.len() + defects.len();
         for finding in recovered.findings.into_iter().take(MOST_DIAGNOSTICS) {
-            self.finding(finding, Severity::Error, "VAL-28", &object);
+            self.finding(finding, Severity::Error, "VAL-28", object);
         }
         for issue in recovered.issues.into_iter().take(MOST_DIAGNOSTICS) {
-            self.issue(issue, Severity::Error, &object);
+            self.issue(issue, Severity::Error, object);
         }
-        for defect in defects.iter().take(MOST_DIAGNOSTICS) {
-            let span = node.locate(defect.field(), defect.key());
-            self.report(defect_diagnostic(defect), span, &object);
+        for defect in defects.into_iter().take(MOST_DIAGNOSTICS) {
+            let span = node.locate(defect.field().unwrap_or_default(), defect.key());
+            self.report(defect, span, object);
         }
         if all > MOST_DIAGNOSTICS {
             let message = format!("has {all} defects; not all of them are listed");
-            self.report(Diagnostic::error("VAL-28", message), node.span, &object);
+            self.report(Diagnostic::error("VAL-28", message), node.span, object);
         }
-        let remarks = lint::policy_remarks(&policy)
-            .into_iter()
-            .take(MOST_DIAGNOSTICS)
-            .map(|remark| {
-                let span = node.locate(remark.field().unwrap_or_default(), None);
-                remark.at(self.location(span)).about(&object)
-            })
-            .collect();
-        self.add(node, Object::Policy { policy: Box::new(converted), remarks });
+    }
+
+    /// What a policy says against itself, with its place.
+    pub(crate) fn remarks(
+        &self,
+        node: &Node<'_>,
+        object: &str,
+        remarks: Vec<Diagnostic>,
+    ) -> Vec<Diagnostic> {
+        let remarks = remarks.into_iter().take(MOST_DIAGNOSTICS).map(|remark| {
+            let span = node.locate(remark.field().unwrap_or_default(), None);
+            remark.at(self.location(span)).about(object)
+        });
+        remarks.collect()
     }
 
     fn pod(&mut self, node: &Node<'_>) {
@@ -301,11 +344,13 @@ impl ObjectReader {
     }
 
     fn namespace(&mut self, node: &Node<'_>) {
-        let Some(namespace) = self.decode::<api::Namespace>(node, "Namespace") else { return };
+        let mut tree = Cow::Borrowed(node);
+        let annotations = self.annotations(&mut tree);
+        let Some(namespace) = self.decode::<api::Namespace>(&tree, "Namespace") else { return };
         let (converted, diagnostics) = self.converter.namespace(&namespace);
         self.keep(node, diagnostics);
         if let Some(converted) = converted {
-            self.add(node, Object::Namespace(converted));
+            self.add(node, Object::Namespace(converted, annotations));
         }
     }
 
@@ -366,7 +411,7 @@ impl ObjectReader {
         }
     }
 
-    fn name_of(&self, node: &Node<'_>, kind: &str) -> String {
+    pub(crate) fn name_of(&self, node: &Node<'_>, kind: &str) -> String {
         let metadata = node.field("metadata");
         let text = |key| metadata.and_then(|m| m.field(key)).and_then(Node::as_str);
         let name = text("name").or_else(|| text("generateName")).filter(|name| !name.is_empty());
@@ -378,7 +423,7 @@ impl ObjectReader {
         format!("{kind} {}/{name}", namespace.unwrap_or_else(|| self.converter.default_namespace()))
     }
 
-    fn add(&mut self, node: &Node<'_>, object: Object) {
+    pub(crate) fn add(&mut self, node: &Node<'_>, object: Object) {
         let location = self.location(node.locate("metadata.name", None));
         self.found.objects.push((object, location));
     }
@@ -434,12 +479,12 @@ impl ObjectReader {
         }
     }
 
-    fn report(&mut self, diagnostic: Diagnostic, span: Span, object: &str) {
+    pub(crate) fn report(&mut self, diagnostic: Diagnostic, span: Span, object: &str) {
         let location = self.location(span);
         self.found.diagnostics.push(diagnostic.at(location).about(object));
     }
 
-    fn location(&self, span: Span) -> Location {
+    pub(crate) fn location(&self, span: Span) -> Location {
         Location {
             file: Arc::clone(&self.file),
             line: span.line,

@@ -1,8 +1,10 @@
 //! Files, directories and texts into one cluster.
 
+use crate::api::v1beta1::Meaning;
 use crate::convert::Converter;
 use crate::diagnostic::{Diagnostic, Location, Severity, quoted};
 use crate::document::{self, Chunk};
+use crate::legacy::{BetaRules, Inert, Legacy};
 use crate::object::{Found, Object, ObjectReader, Owner};
 use crate::validate::CidrRules;
 use crate::workload::{Controllers, Workload};
@@ -56,6 +58,7 @@ pub enum ReadError {
 pub struct Reader {
     default_namespace: NamespaceName,
     cidrs: CidrRules,
+    beta: BetaRules,
     assume_namespaces: bool,
     files: Vec<(Arc<str>, String)>,
     diagnostics: Vec<Diagnostic>,
@@ -74,6 +77,7 @@ impl Reader {
         Self {
             default_namespace: NamespaceName::from("default"),
             cidrs: CidrRules::Strict,
+            beta: BetaRules::default(),
             assume_namespaces: false,
             files: Vec::new(),
             diagnostics: Vec::new(),
@@ -91,6 +95,21 @@ impl Reader {
     #[must_use]
     pub fn cidr_rules(mut self, cidrs: CidrRules) -> Self {
         self.cidrs = cidrs;
+        self
+    }
+
+    /// With this meaning of policies of `extensions/v1beta1` (LEG-23, LEG-24). The default is that of servers since 1.7.
+    #[must_use]
+    pub fn v1beta1_as(mut self, meaning: Meaning) -> Self {
+        self.beta.meaning = meaning;
+        self
+    }
+
+    /// Honors the spellings of the annotation of `extensions/v1beta1` that examples of its time had, and no server
+    /// ([`MISSPELT_ANNOTATIONS`](crate::api::v1beta1::MISSPELT_ANNOTATIONS)), where the right one is not there (LEG-20).
+    #[must_use]
+    pub fn misspelt_annotations(mut self) -> Self {
+        self.beta.misspelt = true;
         self
     }
 
@@ -180,6 +199,7 @@ impl Reader {
             skipped: BTreeMap::new(),
             places: BTreeMap::new(),
             sources: BTreeMap::new(),
+            legacy: Legacy::new(self.beta),
         };
         let converter = || {
             Converter::new()
@@ -188,7 +208,7 @@ impl Reader {
         };
         let mut assembly = Assembly::default();
         for (file, text) in self.files {
-            for found in read(&file, &text, self.cidrs, &converter) {
+            for found in read(&file, &text, (self.cidrs, self.beta), &converter) {
                 for kind in found.skipped {
                     *manifests.skipped.entry(kind).or_default() += 1;
                 }
@@ -211,7 +231,7 @@ impl Reader {
 fn read(
     file: &Arc<str>,
     text: &str,
-    cidrs: CidrRules,
+    (cidrs, beta): (CidrRules, BetaRules),
     converter: &(dyn Fn() -> Converter + Sync),
 ) -> Vec<Found> {
     let work = |chunks: &[Chunk<'_>]| {
@@ -219,6 +239,7 @@ fn read(
             file: Arc::clone(file),
             converter: converter(),
             cidrs,
+            beta,
             found: Found::default(),
         };
         for chunk in chunks {
@@ -313,9 +334,10 @@ impl Assembly {
     fn add(&mut self, object: Object, location: Location, manifests: &mut Manifests) {
         let name = match &object {
             Object::Pod { pod, .. } => format!("Pod {}", pod.id()),
-            Object::Namespace(namespace) => format!("Namespace {}", namespace.name()),
+            Object::Namespace(namespace, _) => format!("Namespace {}", namespace.name()),
             Object::Node(node) => format!("Node {}", node.name()),
             Object::Policy { policy, .. } => policy.id().to_string(),
+            Object::Legacy(legacy) => legacy.policy.id().to_string(),
             Object::Workload { namespace, name, kind, .. } => format!("{kind} {namespace}/{name}"),
         };
         if let Some(before) = manifests.places.insert(name.clone(), location.clone()) {
@@ -337,7 +359,8 @@ impl Assembly {
                 };
                 manifests.cluster.insert_pod(*pod);
             }
-            Object::Namespace(namespace) => {
+            Object::Namespace(namespace, annotations) => {
+                manifests.legacy.namespace(namespace.name(), annotations);
                 manifests.cluster.insert_namespace(namespace);
             }
             Object::Node(node) => {
@@ -346,7 +369,13 @@ impl Assembly {
             Object::Policy { policy, remarks } => {
                 // Those of an earlier policy of the same name are about what does not count.
                 manifests.remarks.insert(policy.id().clone(), remarks);
+                manifests.legacy.forget(policy.id());
                 manifests.cluster.insert_policy(*policy);
+            }
+            Object::Legacy(mut policy) => {
+                let remarks = std::mem::take(&mut policy.remarks);
+                manifests.remarks.insert(policy.policy.id().clone(), remarks);
+                manifests.legacy.policy(*policy);
             }
             Object::Workload { namespace, name, kind, owner, pod } => {
                 let workload = Workload::new(namespace, name, kind);
@@ -377,6 +406,7 @@ impl Assembly {
             manifests.workloads.insert(pod.id().clone(), top);
             manifests.cluster.insert_pod(pod);
         }
+        manifests.legacy.finish(&mut manifests.cluster, &mut manifests.diagnostics);
         manifests
             .diagnostics
             .sort_by(|a, b| (a.location(), a.severity()).cmp(&(b.location(), b.severity())));
@@ -393,6 +423,7 @@ pub struct Manifests {
     skipped: BTreeMap<String, usize>,
     places: BTreeMap<String, Location>,
     sources: BTreeMap<Arc<str>, Source>,
+    legacy: Legacy,
 }
 
 #[derive(Debug)]
@@ -454,6 +485,15 @@ impl Manifests {
     #[must_use]
     pub fn diagnostics(&self) -> &[Diagnostic] {
         &self.diagnostics
+    }
+
+    /// Legacy policies, and isolating annotations, that were read and have no effect.
+    pub fn inert(&self) -> impl Iterator<Item = &Inert> {
+        self.legacy.inert()
+    }
+
+    pub(crate) fn legacy(&self) -> &Legacy {
+        &self.legacy
     }
 
     /// What a policy says against itself.

@@ -1,4 +1,4 @@
-//! A NetworkPolicy out of a tree, whatever is wrong with it.
+//! A policy out of a tree, whatever is wrong with it.
 //!
 //! A part that cannot be decoded, or that has a key nobody knows, is replaced by one that matches nothing, and decoding goes
 //! on: so all defects are found, and none hides or opens anything (NP-97). A key that nobody knows is an error here: a server
@@ -14,10 +14,15 @@
 //! | in the policy types, or a key beside them while there are none | both directions |
 //! | the whole spec, or a key beside it while there is none | all of the last three |
 //! | a name that is no text | the text of the number or boolean |
+//!
+//! That is the table of `NetworkPolicy` in `networking.k8s.io/v1` and in `extensions/v1beta1`, which have the same fields. The alpha
+//! of 2016 has fewer, and each of its parts has the same kind of replacement ([`Repair`]).
 
+use crate::api::{alpha, v1beta1};
 use crate::decode::{DecodeError, Issue, decode};
 use crate::tree::{Entry, Node, PathDisplay, Plain, Segment, Span, Value};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
+use serde::de::DeserializeOwned;
 use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::collections::BTreeSet;
@@ -48,10 +53,72 @@ impl Finding {
     }
 }
 
+/// How the broken parts of a kind of policy are replaced.
+pub(crate) trait Repair: DeserializeOwned + Default {
+    /// What takes the place of the smallest part around a path into the spec, and how many steps of the path lead to that
+    /// part. None if it is the spec itself that has a key nobody knows.
+    fn replacement(path: &[Segment]) -> Option<(usize, Value<'static>)>;
+
+    /// The keys of the spec that close the policy where they are missing: a key that nobody knows may have been meant for
+    /// one of them. As a whole spec they allow nothing to anybody.
+    fn closing() -> Vec<(&'static str, Value<'static>)>;
+}
+
+impl Repair for NetworkPolicy {
+    fn replacement(path: &[Segment]) -> Option<(usize, Value<'static>)> {
+        let field = |at: usize| path.get(at).and_then(Segment::field);
+        Some(match (field(1), field(3)) {
+            (Some("podSelector"), _) => (2, unreadable_selector()),
+            (Some("policyTypes"), _) => (2, both_directions()),
+            (Some("ingress" | "egress"), Some("ports")) if path.len() > 4 => (5, dead_port()),
+            (Some("ingress"), Some("from")) if path.len() > 4 => (5, object(vec![])),
+            (Some("egress"), Some("to")) if path.len() > 4 => (5, object(vec![])),
+            (Some(direction @ ("ingress" | "egress")), _) if path.len() > 2 => {
+                (3, dead_rule(direction))
+            }
+            (Some(direction @ ("ingress" | "egress")), _) => {
+                (2, Value::Sequence(vec![Node::new(dead_rule(direction), Span::default())]))
+            }
+            _ => return None,
+        })
+    }
+
+    fn closing() -> Vec<(&'static str, Value<'static>)> {
+        vec![("podSelector", unreadable_selector()), ("policyTypes", both_directions())]
+    }
+}
+
+impl Repair for v1beta1::NetworkPolicy {
+    fn replacement(path: &[Segment]) -> Option<(usize, Value<'static>)> {
+        NetworkPolicy::replacement(path)
+    }
+
+    fn closing() -> Vec<(&'static str, Value<'static>)> {
+        NetworkPolicy::closing()
+    }
+}
+
+impl Repair for alpha::NetworkPolicy {
+    fn replacement(path: &[Segment]) -> Option<(usize, Value<'static>)> {
+        let field = |at: usize| path.get(at).and_then(Segment::field);
+        Some(match (field(1), field(2)) {
+            (Some("podSelector"), _) => (2, unreadable_labels()),
+            (Some("allowIncoming"), Some("from")) if path.len() > 3 => (4, object(vec![])),
+            (Some("allowIncoming"), Some("toPorts")) if path.len() > 3 => (4, dead_port()),
+            (Some("allowIncoming"), _) => (2, object(vec![("from", list(vec![]))])),
+            _ => return None,
+        })
+    }
+
+    fn closing() -> Vec<(&'static str, Value<'static>)> {
+        vec![("podSelector", unreadable_labels())]
+    }
+}
+
 /// What could be decoded of a policy.
 #[derive(Default)]
-pub(crate) struct Recovered {
-    pub(crate) policy: NetworkPolicy,
+pub(crate) struct Recovered<P> {
+    pub(crate) policy: P,
     pub(crate) findings: Vec<Finding>,
     pub(crate) issues: Vec<Issue>,
     replaced: BTreeSet<String>,
@@ -59,14 +126,14 @@ pub(crate) struct Recovered {
 }
 
 /// Decodes a policy and replaces what is broken.
-pub(crate) fn network_policy(node: &Node<'_>) -> Recovered {
+pub(crate) fn policy<P: Repair>(node: &Node<'_>) -> Recovered<P> {
     let mut tree = Cow::Borrowed(node);
     let mut recovered = Recovered::default();
     // Most policies need no repair, and so no budget for one.
     let most_repairs = OnceCell::new();
     let most_repairs = || *most_repairs.get_or_init(|| repairs_for(node));
     loop {
-        match decode::<NetworkPolicy>(&tree) {
+        match decode::<P>(&tree) {
             Ok((policy, issues)) => {
                 recovered.policy = policy;
                 // Keys that nobody knows are found once; what is decoded after their repair is the result.
@@ -113,7 +180,7 @@ fn is_unknown(issue: &Issue) -> bool {
     matches!(issue, Issue::Unknown { .. })
 }
 
-impl Recovered {
+impl<P: Repair> Recovered<P> {
     /// Was the field, or something around it, replaced? What validation says of it then means nothing.
     pub(crate) fn is_replaced(&self, field: &str) -> bool {
         let ends = field.match_indices(['.', '[']).map(|(at, _)| at).chain([field.len()]);
@@ -133,7 +200,7 @@ impl Recovered {
                 // It may have been meant for the spec.
                 Some(_) if self.closed || tree.field("spec").is_some() => self.closed = true,
                 Some(_) => {
-                    set(tree, "spec", isolated_namespace());
+                    set(tree, "spec", object(P::closing()));
                     self.replaced.insert("spec".to_owned());
                 }
             }
@@ -145,28 +212,18 @@ impl Recovered {
     /// Replaces the smallest part around `path` that can be made to match nothing. False if there is none.
     fn repair(&mut self, tree: &mut Node<'_>, path: &[Segment]) -> bool {
         let field = |at: usize| path.get(at).and_then(Segment::field);
-        let (length, replacement) = match (field(0), field(1), field(3)) {
-            (Some("spec"), Some("podSelector"), _) => (2, unreadable_selector()),
-            (Some("spec"), Some("policyTypes"), _) => (2, both_directions()),
-            (Some("spec"), Some("ingress" | "egress"), Some("ports")) if path.len() > 4 => {
-                (5, object(vec![("port", Value::Plain(Plain::Int(0), "0".into()))]))
-            }
-            (Some("spec"), Some("ingress"), Some("from")) if path.len() > 4 => (5, object(vec![])),
-            (Some("spec"), Some("egress"), Some("to")) if path.len() > 4 => (5, object(vec![])),
-            (Some("spec"), Some(direction @ ("ingress" | "egress")), _) if path.len() > 2 => {
-                (3, dead_rule(direction))
-            }
-            (Some("spec"), Some(direction @ ("ingress" | "egress")), _) => {
-                (2, Value::Sequence(vec![Node::new(dead_rule(direction), Span::default())]))
-            }
-            (Some("spec"), Some(_), _) => return self.close(tree),
-            (Some("spec"), None, _) => (1, isolated_namespace()),
-            (Some("metadata"), Some("name" | "namespace" | "generateName"), _) => {
+        let (length, replacement) = match (field(0), field(1)) {
+            (Some("spec"), None) => (1, object(P::closing())),
+            (Some("spec"), Some(_)) => match P::replacement(path) {
+                Some(replacement) => replacement,
+                None => return self.close(tree),
+            },
+            (Some("metadata"), Some("name" | "namespace" | "generateName")) => {
                 return as_text(tree, path);
             }
-            (Some("metadata"), Some(_), _) => return remove(tree, path, 2),
-            (Some(_), _, _) => return remove(tree, path, 1),
-            (None, _, _) => return false,
+            (Some("metadata"), Some(_)) => return remove(tree, path, 2),
+            (Some(_), _) => return remove(tree, path, 1),
+            (None, _) => return false,
         };
         let part = path.get(..length).unwrap_or_default();
         let name = PathDisplay(part).to_string();
@@ -187,9 +244,7 @@ impl Recovered {
         self.closed = true;
         let Some(spec) = tree.find_mut(&[Segment::Field("spec".to_owned())]) else { return false };
         let span = spec.span;
-        for (key, replacement) in
-            [("podSelector", unreadable_selector()), ("policyTypes", both_directions())]
-        {
+        for (key, replacement) in P::closing() {
             if spec.field(key).is_none()
                 && let Value::Mapping(entries) = &mut spec.value
             {
@@ -219,7 +274,7 @@ impl Recovered {
         };
         let metadata =
             ["name", "namespace", "generateName"].into_iter().filter_map(known).collect();
-        let fields = vec![("metadata", object(metadata)), ("spec", isolated_namespace())];
+        let fields = vec![("metadata", object(metadata)), ("spec", object(P::closing()))];
         if let Ok((policy, _)) = decode(&Node::new(object(fields), node.span)) {
             self.policy = policy;
         }
@@ -285,6 +340,11 @@ fn both_directions<'a>() -> Value<'a> {
     list(["Ingress", "Egress"].map(|name| Value::String(name.into())).to_vec())
 }
 
-fn isolated_namespace<'a>() -> Value<'a> {
-    object(vec![("podSelector", unreadable_selector()), ("policyTypes", both_directions())])
+/// The same, where the selector is a plain map: no label has an empty key.
+fn unreadable_labels<'a>() -> Value<'a> {
+    object(vec![("", Value::String("".into()))])
+}
+
+fn dead_port<'a>() -> Value<'a> {
+    object(vec![("port", Value::Plain(Plain::Int(0), "0".into()))])
 }

@@ -221,7 +221,9 @@ fn broken_rules_and_subjects_fail_closed() {
 fn a_policy_by_another_name_isolates() {
     for (kind, version) in [
         ("NetworkPolicy", "networking.k8s.io/v1beta1"),
-        ("NetworkPolicy", "extensions/v1beta1"),
+        ("NetworkPolicy", "extensions/v1"),
+        ("networkPolicy", "extensions/v1beta1"),
+        ("NetworkPolicy", "net.alpha.kubernetes.io/v1"),
         ("networkpolicy", "networking.k8s.io/v1"),
         ("NetworkPolicies", "networking.k8s.io/v1"),
     ] {

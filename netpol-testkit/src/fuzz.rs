@@ -5,11 +5,12 @@
 #![expect(clippy::panic, reason = "a failed check must end the run")]
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
-use netpol_core::{Delta, Labels, Options, Ruleset, Scope, compile};
+use netpol_core::{Delta, Labels, Options, PodId, Protocol, Ruleset, Scope, compile};
+use netpol_k8s::api::v1beta1::Meaning;
 use netpol_k8s::{
     Cidr, Reader, Severity, is_label_key, is_label_value, is_port_name, label_selector,
 };
-use netpol_sim::Connectivity;
+use netpol_sim::{Connection, Connectivity, End, Traffic, reference};
 use std::collections::BTreeMap;
 
 fn text(data: &[u8]) -> Option<&str> {
@@ -53,6 +54,80 @@ pub fn manifest(data: &[u8]) {
     for group in 0..groups.len().min(8) {
         let row = connectivity.row(group);
         check(row.groups.len() == groups.len(), "a row has every group", &text);
+    }
+}
+
+/// A policy of the alpha of 2016: the first line is the annotation of its namespace, the others are its spec.
+pub fn alpha(data: &[u8]) {
+    use netpol_k8s::api::alpha::{ANNOTATION, API_VERSION};
+    legacy(data, ANNOTATION, API_VERSION, Meaning::Since1_7);
+}
+
+/// A policy of `extensions/v1beta1` in both meanings, written as for [`alpha`].
+pub fn v1beta1(data: &[u8]) {
+    use netpol_k8s::api::v1beta1::{ANNOTATION, API_VERSION};
+    for meaning in [Meaning::Before1_7, Meaning::Since1_7] {
+        legacy(data, ANNOTATION, API_VERSION, meaning);
+    }
+}
+
+/// A legacy policy can be read, its conversion is what a server takes, and changes no verdict (LEG-27).
+fn legacy(data: &[u8], annotation: &str, version: &str, meaning: Meaning) {
+    let Some(text) = text(data) else { return };
+    let (value, spec) = text.split_once('\n').unwrap_or((text, ""));
+    let Ok(value) = serde_json::to_string(value) else { return };
+    // Whatever is further in than `spec` is part of it.
+    let spec: String = spec.lines().map(|line| format!("  {line}\n")).collect();
+    let namespace = format!(
+        "apiVersion: v1\nkind: Namespace\nmetadata: {{name: here, annotations: {{{annotation}: {value}}}}}\n"
+    );
+    let policy = format!(
+        "apiVersion: {version}\nkind: NetworkPolicy\nmetadata: {{name: p, namespace: here}}\nspec:\n{spec}"
+    );
+    let pods: String = [("here", "a"), ("here", "b"), ("there", "a")]
+        .map(|(namespace, name)| {
+            format!(
+                "---\napiVersion: v1\nkind: Pod\nmetadata: {{namespace: {namespace}, name: {name}, labels: {{app: {name}}}}}\n\
+                 spec: {{containers: [{{name: c, ports: [{{name: web, containerPort: 80}}]}}]}}\n"
+            )
+        })
+        .concat();
+    let read = |policies: &str| {
+        let mut reader = Reader::new().v1beta1_as(meaning).assume_namespaces();
+        reader.read_text("pods", &pods);
+        reader.read_text("policies", policies);
+        reader.finish()
+    };
+    let before = read(&format!("{namespace}---\n{policy}"));
+    let conversion = netpol_k8s::legacy::to_v1(&before);
+    let mut converted = String::new();
+    for policy in &conversion.policies {
+        let Ok(policy) = serde_json::to_string(policy) else { return };
+        converted.push_str(&format!("---\n{policy}\n"));
+    }
+    let after = read(&converted);
+    check(!after.has_errors(), "a server takes what is converted", &(text, after.diagnostics()));
+    let ends: Vec<End> = ["here/a", "here/b", "there/a"]
+        .into_iter()
+        .filter_map(|pod| pod.split_once('/'))
+        .map(|(namespace, name)| End::Pod(PodId::new(namespace, name)))
+        .chain([End::Address([203, 0, 113, 9].into())])
+        .collect();
+    let traffics = [
+        Traffic::Port(Protocol::Tcp, 80),
+        Traffic::Port(Protocol::Tcp, 81),
+        Traffic::Port(Protocol::Udp, 53),
+        Traffic::Other(1),
+    ];
+    for (source, destination) in ends.iter().flat_map(|from| ends.iter().map(move |to| (from, to)))
+    {
+        for traffic in traffics {
+            let connection = Connection::new(source.clone(), destination.clone(), traffic);
+            let [was, is] = [&before, &after].map(|manifests| {
+                reference::allowed(manifests.cluster(), &connection, &Options::default())
+            });
+            check(was == is, "conversion changes no verdict", &(text, connection));
+        }
     }
 }
 

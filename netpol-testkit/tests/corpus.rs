@@ -45,3 +45,13 @@ fn label_value() {
 fn port() {
     replay("port", fuzz::port);
 }
+
+#[test]
+fn alpha() {
+    replay("alpha", fuzz::alpha);
+}
+
+#[test]
+fn v1beta1() {
+    replay("v1beta1", fuzz::v1beta1);
+}

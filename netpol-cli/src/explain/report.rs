@@ -4,7 +4,8 @@ use super::{Question, needed, words};
 use crate::Failure;
 use crate::party::Party;
 use netpol_core::{
-    Cluster, Direction, Match, Origin, Peer, Pod, PodId, PolicyId, SourcePosition, TrafficMatch,
+    Cluster, Direction, Match, Origin, Peer, Pod, PodId, PolicyId, PolicyKind, SourcePosition,
+    TrafficMatch,
 };
 use netpol_k8s::Manifests;
 use netpol_sim::{Decision, End, Mismatch, Miss, Outcome, SideDecision, Traffic};
@@ -57,9 +58,15 @@ struct Side {
     /// The policies that isolate the pod.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     isolated_by: Vec<RulePlace>,
+    /// Is there a policy among them that selects the pod, and so might have a rule?
+    #[serde(skip)]
+    selected: bool,
     /// Rules that passed the connection on to the next tier.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     passed: Vec<RulePlace>,
+    /// What would isolate the pod if it had an effect.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    without_effect: Vec<WithoutEffect>,
     /// The rules that came closest, and what in them did not match.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     closest: Vec<Close>,
@@ -77,6 +84,13 @@ struct RulePlace {
     file: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     line: Option<u32>,
+}
+
+#[derive(Serialize)]
+struct WithoutEffect {
+    #[serde(flatten)]
+    policy: RulePlace,
+    why: String,
 }
 
 #[derive(Serialize)]
@@ -125,7 +139,7 @@ impl Report {
         }
         let answers = kinds
             .into_iter()
-            .map(|(question, decision, count)| answer(&question, &decision, count, cluster))
+            .map(|(question, decision, count)| answer(&question, &decision, count, manifests))
             .collect();
         Self {
             from: from.to_string(),
@@ -183,11 +197,15 @@ impl Answer {
             for place in &side.passed {
                 writeln!(out, "           passed on by {}", place.text())?;
             }
+            for inert in &side.without_effect {
+                writeln!(out, "           without effect: {}", inert.policy.text())?;
+                writeln!(out, "             {}", inert.why)?;
+            }
             for close in &side.closest {
                 writeln!(out, "           close: {}", close.rule.text())?;
                 writeln!(out, "             {}", close.mismatch)?;
             }
-            if !side.isolated_by.is_empty() && side.closest.is_empty() {
+            if side.selected && side.closest.is_empty() {
                 writeln!(out, "           none of their rules comes close")?;
             }
             if let Some(needed) = &side.needed {
@@ -243,10 +261,10 @@ fn answer(
     question: &Question,
     decision: &Decision,
     connections: usize,
-    cluster: &Cluster,
+    manifests: &Manifests,
 ) -> Answer {
     let side = |direction| {
-        decision.side(direction).map(|decision| side(direction, question, decision, cluster))
+        decision.side(direction).map(|decision| side(direction, question, decision, manifests))
     };
     let name = |pod: &Option<PodId>, end: &End| match (pod, end) {
         (Some(pod), End::Address(address)) => format!("{pod} ({address})"),
@@ -277,8 +295,9 @@ fn side(
     direction: Direction,
     question: &Question,
     decision: &SideDecision,
-    cluster: &Cluster,
+    manifests: &Manifests,
 ) -> Side {
+    let cluster = manifests.cluster();
     let connection = &question.connection;
     let (subject, remote, remote_end) = match direction {
         Direction::Egress => (&question.from, &question.to, connection.destination()),
@@ -289,6 +308,7 @@ fn side(
     let name = subject.as_ref().map_or_else(String::new, ToString::to_string);
     let mut rule = None;
     let mut isolated_by = Vec::new();
+    let mut selected = false;
     let reason = match &decision.outcome {
         Outcome::NoPod => match subject_pod {
             Some(pod) if pod.host_network() => {
@@ -311,7 +331,12 @@ fn side(
         }
         Outcome::Isolated(policies) => {
             isolated_by = policies.iter().map(|p| RulePlace::policy(p, cluster)).collect();
-            format!("{name} is isolated, and no rule of these policies matches")
+            selected = policies.iter().any(|p| p.kind != PolicyKind::NamespaceAnnotation);
+            if selected {
+                format!("{name} is isolated, and no rule of these policies matches")
+            } else {
+                format!("{name} is isolated by its namespace, and no policy selects it")
+            }
         }
         _ => String::new(),
     };
@@ -325,7 +350,40 @@ fn side(
         needed::rule(direction, subject, remote_pod, remote_end, connection.traffic(), cluster)
     });
     let passed = decision.passed.iter().map(|origin| RulePlace::new(origin, cluster)).collect();
-    Side { allowed: decision.allowed(), reason, rule, isolated_by, passed, closest, needed }
+    let open = matches!(decision.outcome, Outcome::Open | Outcome::AllowedAtEnd);
+    let without_effect =
+        subject_pod.filter(|_| open).map(|pod| without_effect(direction, pod, manifests));
+    Side {
+        allowed: decision.allowed(),
+        reason,
+        rule,
+        isolated_by,
+        selected,
+        passed,
+        without_effect: without_effect.unwrap_or_default(),
+        closest,
+        needed,
+    }
+}
+
+/// Legacy policies and annotations that somebody may have trusted in.
+fn without_effect(direction: Direction, pod: &Pod, manifests: &Manifests) -> Vec<WithoutEffect> {
+    let namespace = manifests.cluster().namespace(pod.id().namespace());
+    let inert = manifests.inert().filter(|inert| {
+        let policy = inert.policy();
+        policy.rules(direction).is_some() && policy.subject().matches(pod, namespace)
+    });
+    inert
+        .map(|inert| WithoutEffect {
+            policy: RulePlace {
+                policy: inert.policy().id().to_string(),
+                rule: None,
+                file: inert.policy().source().map(|source| source.file.to_string()),
+                line: inert.policy().source().map(|source| source.line),
+            },
+            why: inert.reason().to_owned(),
+        })
+        .collect()
 }
 
 /// The rules in which only one thing failed.

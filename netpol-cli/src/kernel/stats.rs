@@ -30,7 +30,7 @@ pub(crate) fn stats(args: &StatsArgs, out: &mut dyn Write) -> Result<Answer, Fai
         [] => None,
         paths => Some(load::read_for_answer(&Input {
             paths: paths.to_vec(),
-            default_namespace: "default".to_owned(),
+            reading: args.input.reading.clone(),
         })?),
     };
     let (rules, addresses) = denied(&args.ruleset)?;

@@ -10,6 +10,7 @@ mod probe;
 
 use crate::judge::{Judge, verdict};
 use netpol_core::{Cluster, Established, Options};
+use netpol_k8s::api::v1beta1::Meaning;
 use netpol_sim::Connection;
 use objects::Objects;
 use probe::{Kind, Probe, World};
@@ -26,6 +27,7 @@ pub struct Case {
     origin: Origin,
     also: Vec<String>,
     established: Established,
+    v1beta1_as: Meaning,
     objects: Objects,
     steps: Vec<Step>,
 }
@@ -152,6 +154,8 @@ struct Document {
     frame: Option<Frame>,
     #[serde(default)]
     established: EstablishedName,
+    #[serde(default, rename = "v1beta1-as")]
+    v1beta1_as: MeaningName,
     #[serde(default)]
     objects: Vec<Value>,
     policies: Option<Vec<Value>>,
@@ -194,6 +198,15 @@ enum EstablishedName {
 enum Expected {
     Allowed,
     Denied,
+}
+
+#[derive(Default, Deserialize)]
+enum MeaningName {
+    #[serde(rename = "1.6")]
+    Before1_7,
+    #[default]
+    #[serde(rename = "1.7")]
+    Since1_7,
 }
 
 fn read_document(text: &str) -> Result<(String, String, Document), String> {
@@ -243,7 +256,11 @@ impl Case {
             EstablishedName::Keep => Established::Keep,
             EstablishedName::ReEvaluate => Established::ReEvaluate,
         };
-        Ok(Self { also: document.also, established, objects, steps, origin })
+        let v1beta1_as = match document.v1beta1_as {
+            MeaningName::Before1_7 => Meaning::Before1_7,
+            MeaningName::Since1_7 => Meaning::Since1_7,
+        };
+        Ok(Self { also: document.also, established, v1beta1_as, objects, steps, origin })
     }
 
     /// The file that it stands in.
@@ -292,7 +309,7 @@ impl Case {
             if let Err(message) = step.change(&mut objects) {
                 return report.failures.push(fail(Problem::Broken { entry: None, message }));
             }
-            let (cluster, errors) = read(&objects.text());
+            let (cluster, errors) = read(&objects.text(), self.v1beta1_as);
             let (mut expected, mut got) = (step.diagnostics.clone(), errors);
             expected.sort();
             got.sort();
@@ -436,8 +453,8 @@ impl Step {
     }
 }
 
-/// Reads manifests: the cluster, and the errors as `error Kind namespace/name field`.
-type Reader<'a> = dyn Fn(&str) -> (Cluster, Vec<String>) + 'a;
+/// Reads manifests, with this meaning of extensions/v1beta1: the cluster, and the errors as `error Kind namespace/name field`.
+pub type Reader<'a> = dyn Fn(&str, Meaning) -> (Cluster, Vec<String>) + 'a;
 
 /// What came of running cases.
 #[derive(Clone, Debug, Default)]
@@ -544,9 +561,10 @@ impl fmt::Display for Failure {
 /// ```
 #[must_use]
 pub fn run(cases: &[Case], judge: &mut dyn Judge) -> Report {
-    let read = |text: &str| {
+    let read = |text: &str, v1beta1_as| {
         // Old spellings may be stored in any cluster; the cases say what they mean.
         let mut reader = netpol_k8s::Reader::new().cidr_rules(netpol_k8s::CidrRules::Legacy);
+        reader = reader.v1beta1_as(v1beta1_as);
         reader.read_text("case", text);
         let manifests = reader.finish();
         let errors = manifests.diagnostics().iter();
@@ -561,14 +579,10 @@ pub fn run(cases: &[Case], judge: &mut dyn Judge) -> Report {
 
 /// Runs cases with a reader of manifests other than netpol-k8s.
 ///
-/// The reader gets YAML documents and returns the cluster and the errors that it found, each written as in the case
+/// The reader gets YAML documents, and what those of extensions/v1beta1 mean, and returns the cluster and the errors that it found, each written as in the case
 /// files: `error NetworkPolicy x/p spec.ingress[0].from[0].ipBlock.cidr`.
 #[must_use]
-pub fn run_with(
-    cases: &[Case],
-    read: &dyn Fn(&str) -> (Cluster, Vec<String>),
-    judge: &mut dyn Judge,
-) -> Report {
+pub fn run_with(cases: &[Case], read: &Reader<'_>, judge: &mut dyn Judge) -> Report {
     let mut report = Report::default();
     for case in cases {
         case.run(read, judge, &mut report);
@@ -583,7 +597,7 @@ mod tests {
     use netpol_core::{Labels, Pod, PodId, Policy, Selector};
 
     /// Pods x/a and x/b; whatever is called deny isolates what it names.
-    fn read(text: &str) -> (Cluster, Vec<String>) {
+    fn read(text: &str, _: Meaning) -> (Cluster, Vec<String>) {
         let mut cluster = Cluster::new();
         for (pod, address) in [("a", "10.0.0.1"), ("b", "10.0.0.2")] {
             let pod = Pod::new(PodId::new("x", pod), Labels::from_iter([("pod", pod)]));
@@ -751,10 +765,10 @@ objects:
       labels: {ns: y}
 expect: [{'* -> * 80/TCP': allowed}]
 ";
-        let read_nulls = |text: &str| {
+        let read_nulls = |text: &str, meaning| {
             assert!(text.contains("\"podSelector\": null") && text.contains("\"ingress\": null"));
             assert!(text.contains("\"ns\": \"y\""));
-            read(text)
+            read(text, meaning)
         };
         let cases = parse("f.yaml", text).unwrap();
         assert_eq!(run_with(&cases, &read_nulls, &mut Reference::new()).failures(), []);
