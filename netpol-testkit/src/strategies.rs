@@ -265,6 +265,7 @@ pub fn peers() -> impl Strategy<Value = Peer> {
     prop_oneof![
         3 => pod_selections().prop_map(Peer::Pods),
         2 => blocks().prop_map(Peer::Network),
+        1 => selectors().prop_map(Peer::Nodes),
     ]
 }
 
