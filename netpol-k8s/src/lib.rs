@@ -12,6 +12,8 @@
 //! * Input is hostile: nesting, aliases and documents are bounded in proportion to the text, and nothing panics.
 //! * No version feature of `k8s-openapi` is turned on; any that your program chooses will do.
 
+mod admin;
+pub mod api;
 mod cidr;
 mod convert;
 mod decode;
@@ -28,6 +30,7 @@ mod validate;
 mod workload;
 mod yaml;
 
+pub use admin::Channel;
 pub use cidr::{Cidr, CidrError};
 pub use convert::{Converter, address, label_selector};
 pub use diagnostic::{Diagnostic, Location, Severity};

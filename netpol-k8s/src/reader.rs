@@ -1,5 +1,6 @@
 //! Files, directories and texts into one cluster.
 
+use crate::admin::Channel;
 use crate::convert::Converter;
 use crate::diagnostic::{Diagnostic, Location, Severity, quoted};
 use crate::document::{self, Chunk};
@@ -56,6 +57,7 @@ pub enum ReadError {
 pub struct Reader {
     default_namespace: NamespaceName,
     cidrs: CidrRules,
+    channel: Channel,
     assume_namespaces: bool,
     files: Vec<(Arc<str>, String)>,
     diagnostics: Vec<Diagnostic>,
@@ -74,6 +76,7 @@ impl Reader {
         Self {
             default_namespace: NamespaceName::from("default"),
             cidrs: CidrRules::Strict,
+            channel: Channel::Experimental,
             assume_namespaces: false,
             files: Vec::new(),
             diagnostics: Vec::new(),
@@ -91,6 +94,13 @@ impl Reader {
     #[must_use]
     pub fn cidr_rules(mut self, cidrs: CidrRules) -> Self {
         self.cidrs = cidrs;
+        self
+    }
+
+    /// As a server sees cluster-wide policies that has the definitions of this channel; the experimental one, if not told.
+    #[must_use]
+    pub fn channel(mut self, channel: Channel) -> Self {
+        self.channel = channel;
         self
     }
 
@@ -188,7 +198,7 @@ impl Reader {
         };
         let mut assembly = Assembly::default();
         for (file, text) in self.files {
-            for found in read(&file, &text, self.cidrs, &converter) {
+            for found in read(&file, &text, (self.cidrs, self.channel), &converter) {
                 for kind in found.skipped {
                     *manifests.skipped.entry(kind).or_default() += 1;
                 }
@@ -211,7 +221,7 @@ impl Reader {
 fn read(
     file: &Arc<str>,
     text: &str,
-    cidrs: CidrRules,
+    (cidrs, channel): (CidrRules, Channel),
     converter: &(dyn Fn() -> Converter + Sync),
 ) -> Vec<Found> {
     let work = |chunks: &[Chunk<'_>]| {
@@ -219,6 +229,7 @@ fn read(
             file: Arc::clone(file),
             converter: converter(),
             cidrs,
+            channel,
             found: Found::default(),
         };
         for chunk in chunks {
