@@ -158,9 +158,8 @@ impl Converter {
         kind: Kind,
         channel: Channel,
     ) -> (Option<Policy>, Vec<Diagnostic>) {
-        let unreadable = |message: String| {
-            (None, vec![Diagnostic::error("VAL-28", message).about(kind.name())])
-        };
+        let unreadable =
+            |message: String| (None, vec![Diagnostic::error("VAL-28", message).about(kind.name())]);
         let text = match serde_json::to_string(object) {
             Ok(text) => text,
             Err(error) => return unreadable(error.to_string()),

@@ -203,14 +203,16 @@ impl Question<'_> {
         };
         match &rule.peers {
             Match::Any => some_port(true),
-            Match::OneOf(peers) => peers.iter().filter(|peer| self.peer_matches(peer)).any(|peer| {
-                // NP-48 against CNP-16: whether a name can mean what is no pod peer.
-                some_port(
-                    tier == Tier::NetworkPolicy
-                        || self.direction == Direction::Ingress
-                        || matches!(peer, Peer::Pods(_)),
-                )
-            }),
+            Match::OneOf(peers) => {
+                peers.iter().filter(|peer| self.peer_matches(peer)).any(|peer| {
+                    // NP-48 against CNP-16: whether a name can mean what is no pod peer.
+                    some_port(
+                        tier == Tier::NetworkPolicy
+                            || self.direction == Direction::Ingress
+                            || matches!(peer, Peer::Pods(_)),
+                    )
+                })
+            }
         }
     }
 
@@ -306,9 +308,7 @@ fn in_network(net: &IpNet, address: IpAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use netpol_core::{
-        ContainerPort, Namespace, NamespaceName, Node, PodId, PolicyName, Protocol,
-    };
+    use netpol_core::{ContainerPort, Namespace, NamespaceName, Node, PodId, PolicyName, Protocol};
     use std::sync::Arc;
 
     fn ip(text: &str) -> IpAddr {

@@ -7,7 +7,12 @@ use crate::tree::{Node, Plain, Value};
 use crate::validate::Reason;
 
 /// Every breach, with its field.
-pub(super) fn check(kind: Kind, channel: Channel, old_peers: bool, object: &Node<'_>) -> Vec<Diagnostic> {
+pub(super) fn check(
+    kind: Kind,
+    channel: Channel,
+    old_peers: bool,
+    object: &Node<'_>,
+) -> Vec<Diagnostic> {
     let mut found = Vec::new();
     let spec = object.field("spec");
     for direction in ["ingress", "egress"] {
@@ -102,7 +107,9 @@ fn named_ports(kind: Kind, rule: &Node<'_>, field: &str, found: &mut Vec<Diagnos
     let of = |peer: &Node<'_>| nameless.iter().find(|key| peer.field(key).is_some()).copied();
     let peer = items(rule.field("to")).find_map(|(_, peer)| of(peer));
     if let (true, Some(peer)) = (named, peer) {
-        let message = format!("a `{name}` cannot stand beside a peer of `{peer}`, which have no names for ports");
+        let message = format!(
+            "a `{name}` cannot stand beside a peer of `{peer}`, which have no names for ports"
+        );
         found.push(breach("CNP-16", message, field));
     }
 }

@@ -77,8 +77,9 @@ impl Context<'_> {
         for rule in rules {
             let direction = rule.direction;
             let source = (self.position)(Some((direction, rule.index)));
-            let mut rule = Rule { source, diagnostics: &mut diagnostics, consequences: &mut consequences }
-                .convert(rule);
+            let mut rule =
+                Rule { source, diagnostics: &mut diagnostics, consequences: &mut consequences }
+                    .convert(rule);
             if denials_only {
                 match rule.verdict {
                     Verdict::Allow => rule.matches.peers = Match::OneOf(Vec::new()),
@@ -110,7 +111,8 @@ impl Context<'_> {
         let priority = priority.unwrap_or(i32::MIN);
         let subject = subject.known.into_iter().next().unwrap_or_else(PodSelection::everything);
         let new = if tier == Tier::Admin { Policy::admin } else { Policy::baseline };
-        let mut policy = new(name, priority, subject, ingress, egress).with_kind(self.kind.policy_kind());
+        let mut policy =
+            new(name, priority, subject, ingress, egress).with_kind(self.kind.policy_kind());
         if let Some(source) = source {
             policy = policy.with_source(source);
         }
@@ -163,15 +165,15 @@ impl Rule<'_> {
             let matches = TrafficMatch { peers, ports, source: self.source };
             return PolicyRule { matches, verdict: Verdict::Allow };
         }
-        if action == Action::Unknown {
-            self.consequences.push((format!("{field}.action"), "the rule denies".to_owned()));
-        }
         if without || !broken_parts.is_empty() {
-            let whole = without.then_some(field);
+            let whole = (without || action == Action::Unknown).then_some(field);
             for part in broken_parts.into_iter().chain(whole) {
                 self.consequences.push((part, format!("the rule denies all {direction}")));
             }
             return deny_all(self.source);
+        }
+        if action == Action::Unknown {
+            self.consequences.push((format!("{field}.action"), "the rule denies".to_owned()));
         }
         let verdict = if action == Action::Pass { Verdict::Pass } else { Verdict::Deny };
         let peers = Match::OneOf(known(peers));

@@ -28,8 +28,10 @@ static EXPRESSION: Object = Object::plain(
     &["key", "operator"],
 );
 static EXPRESSIONS: List = all_of(Schema::Object(&EXPRESSION));
-static SELECTOR_FIELDS: Object =
-    Object::plain(&[("matchLabels", Labels), ("matchExpressions", Schema::List(&EXPRESSIONS))], &[]);
+static SELECTOR_FIELDS: Object = Object::plain(
+    &[("matchLabels", Labels), ("matchExpressions", Schema::List(&EXPRESSIONS))],
+    &[],
+);
 const SELECTOR: Schema = Schema::Object(&SELECTOR_FIELDS);
 
 /// Pods of v1alpha2.
@@ -162,11 +164,10 @@ mod admin {
     static EXPERIMENTAL_TO: List = between(1, 100, Schema::Object(&EXPERIMENTAL_PEER));
 
     // The default of the protocol fills it in before it is missed.
-    static PORT_NUMBER: Object = Object::plain(&[("protocol", ANY_TEXT), ("port", PORT)], &["port"]);
-    static PORT_RANGE: Object = Object::plain(
-        &[("protocol", ANY_TEXT), ("start", PORT), ("end", PORT)],
-        &["end", "start"],
-    );
+    static PORT_NUMBER: Object =
+        Object::plain(&[("protocol", ANY_TEXT), ("port", PORT)], &["port"]);
+    static PORT_RANGE: Object =
+        Object::plain(&[("protocol", ANY_TEXT), ("start", PORT), ("end", PORT)], &["end", "start"]);
     const NUMBER: (&str, Schema) = ("portNumber", Schema::Object(&PORT_NUMBER));
     const RANGE: (&str, Schema) = ("portRange", Schema::Object(&PORT_RANGE));
     static STANDARD_PORT: Object = Object::one_of(&[NUMBER, RANGE]);

@@ -129,14 +129,17 @@ pub(crate) fn read(
         diagnostics.push(diagnostic);
     }
     let metadata = metadata(&mut tree, node, &locate, &mut diagnostics);
-    diagnostics.extend(metadata_defects(&metadata).iter().map(|defect| {
-        at(crate::convert::defect_diagnostic(defect))
-    }));
+    diagnostics.extend(
+        metadata_defects(&metadata)
+            .iter()
+            .map(|defect| at(crate::convert::defect_diagnostic(defect))),
+    );
     for path in emptied {
         let field = PathDisplay(&path).to_string();
         let message = "a label without a value is dropped by the server, and the selector selects more than it says";
         let hint = "write `\"\"` for the empty value";
-        diagnostics.push(at(Diagnostic::warning("CNP-22", message).in_field(field).with_hint(hint)));
+        diagnostics
+            .push(at(Diagnostic::warning("CNP-22", message).in_field(field).with_hint(hint)));
     }
     if old_peers {
         let message = "peers are written as up to v0.1.1 of the API";
@@ -157,7 +160,8 @@ pub(crate) fn read(
         let place = |file| SourcePosition { file, line: span.line, column: span.column };
         file.cloned().map(place)
     };
-    let parts = if tree.field("spec").is_some() { spec_parts(&tree, kind, converter) } else { None };
+    let parts =
+        if tree.field("spec").is_some() { spec_parts(&tree, kind, converter) } else { None };
     let Some(parts) = parts else {
         add_consequences(&mut diagnostics, vec![(String::new(), LEFT_OUT.to_owned())], &at);
         return (None, diagnostics);
@@ -177,6 +181,8 @@ fn add_consequences(
     consequences: Vec<(String, String)>,
     at: &dyn Fn(Diagnostic) -> Diagnostic,
 ) {
+    // Of several that a defect has, the first is said.
+    let mut told = vec![false; diagnostics.len()];
     for (part, consequence) in consequences {
         let inside = |field: &str| {
             field.strip_prefix(&part).is_some_and(|rest| {
@@ -184,12 +190,13 @@ fn add_consequences(
             })
         };
         let mut said = false;
-        for diagnostic in diagnostics.iter_mut().filter(|d| d.severity() == Severity::Error) {
-            let here = diagnostic.field().is_some_and(inside);
-            if here && !diagnostic.message().ends_with(&consequence) {
-                diagnostic.add_consequence(&consequence);
+        for (diagnostic, told) in diagnostics.iter_mut().zip(&mut told) {
+            if diagnostic.severity() == Severity::Error && diagnostic.field().is_some_and(inside) {
+                if !*told {
+                    diagnostic.add_consequence(&consequence);
+                }
+                (said, *told) = (true, true);
             }
-            said |= here;
         }
         if !said {
             let message = format!("this cannot be understood: {consequence}");

@@ -149,6 +149,7 @@ impl PolicyParts {
                 Some(selector) => Namespaces::Selector(selector.clone()),
                 None => Namespaces::Missing,
             },
+            key: "namespaceSelector",
             pods: pods.pod_selector.as_ref(),
         });
         let subject = reading.subject(subject.namespaces.as_ref(), pods.as_ref());
@@ -223,6 +224,8 @@ impl Namespaces {
 
 struct NamespacedPods<'a> {
     namespaces: Namespaces,
+    /// The field that says which namespaces.
+    key: &'static str,
     pods: Option<&'a LabelSelector>,
 }
 
@@ -232,7 +235,7 @@ impl<'a> NamespacedPods<'a> {
             Some(selector) => Namespaces::Selector(selector.clone()),
             None => Namespaces::All,
         };
-        Self { namespaces, pods: pods.pod_selector.as_ref() }
+        Self { namespaces, key: "namespaceSelector", pods: pods.pod_selector.as_ref() }
     }
 
     fn of_v1(pods: &'a v1alpha1::PodsPeer) -> Self {
@@ -242,7 +245,12 @@ impl<'a> NamespacedPods<'a> {
             (None, Some(old)) if *old != v1alpha1::NamespacesPeer::default() => Namespaces::of(old),
             _ => Namespaces::Missing,
         };
-        Self { namespaces, pods: pods.pod_selector.as_ref() }
+        let key = match pods.namespaces.as_ref().map(|old| &old.namespace_selector) {
+            None => "namespaceSelector",
+            Some(None) => "namespaces",
+            Some(Some(_)) => "namespaces.namespaceSelector",
+        };
+        Self { namespaces, key, pods: pods.pod_selector.as_ref() }
     }
 }
 
@@ -299,8 +307,7 @@ impl Reading<'_> {
     }
 
     fn pods(&mut self, pods: &NamespacedPods<'_>, field: &str) -> Option<PodSelection> {
-        let namespaces =
-            self.namespaces(&pods.namespaces, &format!("{field}.namespaceSelector"));
+        let namespaces = self.namespaces(&pods.namespaces, &format!("{field}.{}", pods.key));
         let pods = self.selector(pods.pods?, &format!("{field}.podSelector"));
         Some(PodSelection { namespaces: NamespaceSelection::Matching(namespaces?), pods: pods? })
     }
@@ -320,12 +327,11 @@ impl Reading<'_> {
             _ => None,
         };
         let widest = || {
-            let known = pods.filter(|_| namespaces.is_none()).and_then(|pods| {
-                match &pods.namespaces {
+            let known =
+                pods.filter(|_| namespaces.is_none()).and_then(|pods| match &pods.namespaces {
                     Namespaces::Selector(selector) => self.converter.selector(selector),
                     _ => None,
-                }
-            });
+                });
             known.map_or_else(|| everywhere(Selector::everything()), all_pods)
         };
         let broken = selection.is_none();
@@ -422,7 +428,9 @@ impl Reading<'_> {
                 (Some(ports), None, None, None) => self.protocol(field, Protocol::Tcp, ports),
                 (None, Some(ports), None, None) => self.protocol(field, Protocol::Udp, ports),
                 (None, None, Some(ports), None) => self.protocol(field, Protocol::Sctp, ports),
-                (None, None, None, Some(name)) => self.named_port(field, "destinationNamedPort", name),
+                (None, None, None, Some(name)) => {
+                    self.named_port(field, "destinationNamedPort", name)
+                }
                 _ => part(field, None),
             }
         });
@@ -452,7 +460,9 @@ impl Reading<'_> {
             let message = format!("{} {what}: no container has a port of this name", quoted(name));
             let hint = name.parse::<u16>().ok().map(|number| match key {
                 "namedPort" => format!("a number is written `portNumber: {{port: {number}}}`"),
-                _ => format!("a number is written `tcp: {{destinationPort: {{number: {number}}}}}`"),
+                _ => {
+                    format!("a number is written `tcp: {{destinationPort: {{number: {number}}}}}`")
+                }
             });
             let diagnostic = Diagnostic::warning("CNP-21", message);
             self.diagnostics.push(diagnostic.in_field(format!("{field}.{key}")).with_hint_if(hint));

@@ -14,7 +14,11 @@ use std::collections::BTreeSet;
 
 /// Removes what a server takes for absent, and makes whole numbers of numbers like `80.0` (CNP-22). The fields of labels that
 /// were `null` are noted: without them a selector selects more than it seems to.
-pub(super) fn normalize(node: &mut Node<'_>, path: &mut Vec<Segment>, labels: &mut Vec<Vec<Segment>>) {
+pub(super) fn normalize(
+    node: &mut Node<'_>,
+    path: &mut Vec<Segment>,
+    labels: &mut Vec<Vec<Segment>>,
+) {
     match &mut node.value {
         Value::Plain(plain, _) => {
             if let Plain::Float(number) = *plain
@@ -85,9 +89,7 @@ pub(super) fn repair(tree: &mut Node<'_>, path: &[Segment], unknown: bool) -> bo
         (Some("spec"), Some(_), None) if direction && path.len() == 3 => {
             (3, Some(unreadable_rule(side)))
         }
-        (Some("spec"), Some(_), None) if direction => {
-            (2, Some(list(vec![unreadable_rule(side)])))
-        }
+        (Some("spec"), Some(_), None) if direction => (2, Some(list(vec![unreadable_rule(side)]))),
         (Some("spec"), Some("tier" | "priority"), _) => (2, None),
         (Some("spec"), Some(key), _) => {
             if let Some(spec) = path.get(..1).and_then(|path| tree.find_mut(path)) {

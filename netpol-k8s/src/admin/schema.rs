@@ -81,7 +81,12 @@ impl<'f> Checker<'f> {
         Self { locate, path: Vec::new(), defects: Vec::new() }
     }
 
-    fn add(&mut self, node: &Node<'_>, reason: Option<Reason>, message: String) -> &mut SchemaDefect {
+    fn add(
+        &mut self,
+        node: &Node<'_>,
+        reason: Option<Reason>,
+        message: String,
+    ) -> &mut SchemaDefect {
         let code = if reason.is_some() { "CNP-22" } else { "VAL-27" };
         let mut diagnostic = Diagnostic::error(code, message)
             .in_field(PathDisplay(&self.path).to_string())
@@ -272,9 +277,9 @@ impl<'f> Checker<'f> {
             self.add(node, Some(Reason::Invalid), message);
         } else if known > object.max {
             let message = format!("{known} fields are too many: only one of {}", names.join(", "));
-            self.add(node, Some(Reason::TooMany), message).diagnostic.set_hint(
-                "make an entry of the list of each of them",
-            );
+            self.add(node, Some(Reason::TooMany), message)
+                .diagnostic
+                .set_hint("make an entry of the list of each of them");
         }
     }
 }
@@ -309,7 +314,9 @@ mod tests {
             let accepted = name != "*.com.";
             assert_eq!(is_domain_name(name), accepted, "{name}");
         }
-        for name in ["", "com", "*.com", "a..b", ".a.b", "a`.b", "-a.b", "a-.b", "a.b..", "*a.b", "*"] {
+        for name in
+            ["", "com", "*.com", "a..b", ".a.b", "a`.b", "-a.b", "a-.b", "a.b..", "*a.b", "*"]
+        {
             assert!(!is_domain_name(name), "{name}");
         }
     }
