@@ -21,6 +21,7 @@ mod diagnostic;
 mod document;
 mod json;
 mod lint;
+mod lint_tiers;
 mod object;
 mod reader;
 mod recover;

@@ -303,12 +303,12 @@ fn manifests_below(
 }
 
 /// Does the answer depend on labels of namespaces other than their names?
-fn selects_namespaces(peer: &Peer) -> bool {
-    match peer {
-        Peer::Pods(PodSelection { namespaces: NamespaceSelection::Matching(selector), .. }) => {
+fn selects_namespaces(pods: &PodSelection) -> bool {
+    match &pods.namespaces {
+        NamespaceSelection::Matching(selector) => {
             selector.requirements().iter().any(|r| r.key() != NAMESPACE_NAME_LABEL)
         }
-        _ => false,
+        NamespaceSelection::Named(_) => false,
     }
 }
 
@@ -424,10 +424,15 @@ impl Manifests {
         // Whether one is asked for is decided by its labels alone: without a selector there is nothing to say.
         let asked = self.cluster.policies().any(|policy| {
             let rules = Direction::ALL.into_iter().filter_map(|d| policy.rules(d)).flatten();
-            rules.map(|rule| &rule.matches.peers).any(|peers| match peers {
-                Match::Any => false,
-                Match::OneOf(peers) => peers.iter().any(selects_namespaces),
-            })
+            let peers = rules.filter_map(|rule| match &rule.matches.peers {
+                Match::Any => None,
+                Match::OneOf(peers) => Some(peers),
+            });
+            let mut selections = peers.flatten().filter_map(|peer| match peer {
+                Peer::Pods(pods) => Some(pods),
+                _ => None,
+            });
+            selects_namespaces(policy.subject()) || selections.any(selects_namespaces)
         });
         if asked && !unknown.is_empty() {
             let shown: Vec<_> = unknown.iter().take(5).map(|n| quoted(n.as_str())).collect();

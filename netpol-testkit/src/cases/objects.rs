@@ -155,9 +155,9 @@ pub(super) fn houses_cluster() -> Objects {
         ("sctp", "SCTP", 9003),
         ("sctp-alt", "SCTP", 9005),
     ];
-    let ports = ports.map(|(name, protocol, port)| {
-        json!({"name": name, "protocol": protocol, "containerPort": port})
-    });
+    let ports = ports.map(
+        |(name, protocol, port)| json!({"name": name, "protocol": protocol, "containerPort": port}),
+    );
     for (n, (house, name)) in (1..).zip(houses) {
         let node = format!("node-{n}");
         let labels = json!({"conformance-house": house});
