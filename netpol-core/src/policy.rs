@@ -371,12 +371,10 @@ impl Policy {
         }
     }
 
-    /// The same cluster-wide policy, known to be written as this kind. A NetworkPolicy stays one.
+    /// The same policy, known to come from an object of this kind. No verdict depends on it.
     #[must_use]
     pub fn with_kind(mut self, kind: PolicyKind) -> Self {
-        if self.tier != Tier::NetworkPolicy {
-            self.id.kind = kind;
-        }
+        self.id.kind = kind;
         self
     }
 

@@ -4,7 +4,6 @@
 //! closed (NP-97). Messages are lower case, one sentence, with the user's own text in backticks.
 
 use crate::validate::Reason;
-use netpol_core::SourcePosition;
 use serde::Serialize;
 use std::fmt;
 use std::sync::Arc;
@@ -41,13 +40,6 @@ pub struct Location {
     pub column: u32,
     /// How many characters to underline, at least 1.
     pub length: u32,
-}
-
-impl From<&SourcePosition> for Location {
-    /// One character at that place.
-    fn from(source: &SourcePosition) -> Self {
-        Self { file: source.file.clone(), line: source.line, column: source.column, length: 1 }
-    }
 }
 
 impl fmt::Display for Location {

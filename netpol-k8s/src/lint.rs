@@ -29,7 +29,7 @@ use k8s_openapi::api::networking::v1::{NetworkPolicy, NetworkPolicyPeer, Network
 use netpol_core::{
     AddressSet, Cluster, Direction, Family, IpBlock, Labels, Match, NamespaceName,
     NamespaceSelection, Peer, Pod, PodSelection, Policy, PortEntry, PortName, Protocol,
-    TrafficMatch,
+    SourcePosition, TrafficMatch,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -222,7 +222,7 @@ impl<'c> World<'c> {
         vec![
             Diagnostic::warning("unknown-namespace", message)
                 .about(first.id().to_string())
-                .at(first.source().map(Location::from))
+                .at(first.source().map(location))
                 .with_hint("add the Namespace objects, with their labels"),
         ]
     }
@@ -304,7 +304,7 @@ impl PolicyLints<'_, '_> {
         self.lints.push(
             Diagnostic::warning(code, message)
                 .about(self.policy.id().to_string())
-                .at(source.map(Location::from))
+                .at(source.map(location))
                 .in_field(field.unwrap_or_default())
                 .with_hint_if(Some(hint.to_owned()).filter(|hint| !hint.is_empty())),
         );
@@ -475,6 +475,10 @@ fn allows_dns(rule: &TrafficMatch) -> bool {
             Match::Any => true,
             Match::OneOf(entries) => entries.iter().any(dns),
         }
+}
+
+pub(crate) fn location(source: &SourcePosition) -> Location {
+    Location { file: source.file.clone(), line: source.line, column: source.column, length: 1 }
 }
 
 #[cfg(test)]

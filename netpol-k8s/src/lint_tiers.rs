@@ -1,6 +1,7 @@
 //! Lints about cluster-wide policies: what their definitions accept, but surely nobody means (CNP-21).
 
-use crate::diagnostic::{Diagnostic, Location};
+use crate::diagnostic::Diagnostic;
+use crate::lint::location;
 use netpol_core::{
     Cluster, Direction, Match, Peer, PodSelection, Policy, PolicyRule, PortEntry, Tier,
     TrafficMatch, Verdict,
@@ -43,7 +44,7 @@ fn equal_priorities(policies: &[&Policy]) -> Vec<Diagnostic> {
             lints.push(
                 Diagnostic::warning("equal-priorities", message)
                     .about(policy.id().to_string())
-                    .at(policy.source().map(Location::from))
+                    .at(policy.source().map(location))
                     .in_field("spec.priority")
                     .with_hint("give each policy of a tier a priority of its own"),
             );
@@ -68,7 +69,7 @@ impl<'p> Lint<'p> {
         let source = self.rule.matches.source.as_ref().or(self.policy.source());
         Diagnostic::warning(code, message)
             .about(self.policy.id().to_string())
-            .at(source.map(Location::from))
+            .at(source.map(location))
             .in_field(format!("spec.{}[{}]", self.direction, self.i))
     }
 

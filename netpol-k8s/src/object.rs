@@ -495,7 +495,7 @@ fn admin_kind(group: &str, kind: &str) -> Option<Kind> {
     let named = Kind::ALL.into_iter().find(|known| known.name() == kind);
     match group {
         "" => named,
-        crate::api::GROUP => named.or_else(|| {
+        crate::api::POLICY_GROUP => named.or_else(|| {
             let lower = kind.to_ascii_lowercase();
             let distance =
                 |known: &Kind| strsim::osa_distance(&lower, &known.name().to_ascii_lowercase());

@@ -23,7 +23,7 @@ mod parts;
 mod recover;
 mod schema;
 
-use crate::api::{v1alpha1, v1alpha2};
+use crate::api::{Spec, v1alpha1, v1alpha2};
 use crate::convert::Converter;
 use crate::decode::decode;
 use crate::diagnostic::{Diagnostic, Location, Severity};
@@ -62,17 +62,17 @@ impl Kind {
 
     pub(crate) fn name(self) -> &'static str {
         match self {
-            Self::Admin => v1alpha1::AdminNetworkPolicy::KIND,
-            Self::Baseline => v1alpha1::BaselineAdminNetworkPolicy::KIND,
-            Self::Cluster => v1alpha2::ClusterNetworkPolicy::KIND,
+            Self::Admin => v1alpha1::AdminNetworkPolicySpec::KIND,
+            Self::Baseline => v1alpha1::BaselineAdminNetworkPolicySpec::KIND,
+            Self::Cluster => v1alpha2::ClusterNetworkPolicySpec::KIND,
         }
     }
 
     pub(crate) fn version(self) -> &'static str {
         match self {
-            Self::Admin => v1alpha1::AdminNetworkPolicy::API_VERSION,
-            Self::Baseline => v1alpha1::BaselineAdminNetworkPolicy::API_VERSION,
-            Self::Cluster => v1alpha2::ClusterNetworkPolicy::API_VERSION,
+            Self::Admin => v1alpha1::AdminNetworkPolicySpec::API_VERSION,
+            Self::Baseline => v1alpha1::BaselineAdminNetworkPolicySpec::API_VERSION,
+            Self::Cluster => v1alpha2::ClusterNetworkPolicySpec::API_VERSION,
         }
     }
 

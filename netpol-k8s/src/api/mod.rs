@@ -1,8 +1,12 @@
-//! Policy kinds that are custom resources, as typed objects: what the network-policy-api project defines, in its two versions.
+//! Policy APIs that `k8s-openapi` does not have, as typed objects.
 //!
-//! `k8s-openapi` has no types for them. These are plain structs that serde reads and writes; a field that is a closed set of
-//! words in the API (a tier, an action) is text here, since a server of another version may hold words that are not known
-//! yet. What such an object means is said by [`Converter`](crate::Converter), fail closed (CNP-40).
+//! | module | API |
+//! |---|---|
+//! | [`v1alpha1`] | `policy.networking.k8s.io/v1alpha1`: AdminNetworkPolicy, BaselineAdminNetworkPolicy |
+//! | [`v1alpha2`] | `policy.networking.k8s.io/v1alpha2`: ClusterNetworkPolicy |
+//!
+//! A field that is a closed set of words in the API (a tier, an action) is text here, since a server of another version may
+//! hold words that are not known yet. What an object means is said by [`Converter`](crate::Converter).
 //!
 //! ```
 //! use netpol_k8s::api::v1alpha2::ClusterNetworkPolicy;
@@ -18,65 +22,45 @@
 pub mod v1alpha1;
 pub mod v1alpha2;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::ser::{SerializeStruct, Serializer};
 use serde::{Deserialize, Serialize};
 
-/// The API group of all kinds of this module.
-pub const GROUP: &str = "policy.networking.k8s.io";
+/// What an object of a kind asks for, and what the kind is called.
+pub trait Spec {
+    /// The group and version.
+    const API_VERSION: &'static str;
+    /// The kind.
+    const KIND: &'static str;
+}
 
-/// What a controller reports about a policy. Nothing here depends on it.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
-#[expect(clippy::exhaustive_structs, reason = "as the API has it")]
-pub struct PolicyStatus {
-    /// Conditions of any types; none is defined.
+/// An object: metadata and a spec, written with its `apiVersion` and `kind`. Reading it looks at neither.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[expect(clippy::exhaustive_structs, reason = "what every object has")]
+pub struct Object<S> {
+    /// Name, namespace, labels.
     #[serde(default)]
-    pub conditions: Vec<Condition>,
+    pub metadata: ObjectMeta,
+    /// What it asks for.
+    pub spec: Option<S>,
 }
 
-/// A resource with `apiVersion` and `kind`, which its serialized form begins with.
-macro_rules! resource {
-    ($(#[$doc:meta])* $kind:ident, $spec:ident, $version:literal) => {
-        $(#[$doc])*
-        #[derive(Clone, Debug, Default, serde::Deserialize, PartialEq)]
-        #[expect(clippy::exhaustive_structs, reason = "as the API has it")]
-        pub struct $kind {
-            /// Name, labels and the like. These objects are in no namespace.
-            #[serde(default)]
-            pub metadata: k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
-            /// What is wanted.
-            #[serde(default)]
-            pub spec: $spec,
-            /// What a controller says about it.
-            #[serde(default)]
-            pub status: Option<crate::api::PolicyStatus>,
+impl<S: Spec + Serialize> Serialize for Object<S> {
+    fn serialize<W: Serializer>(&self, serializer: W) -> Result<W::Ok, W::Error> {
+        let fields = 3 + usize::from(self.spec.is_some());
+        let mut object = serializer.serialize_struct(S::KIND, fields)?;
+        object.serialize_field("apiVersion", S::API_VERSION)?;
+        object.serialize_field("kind", S::KIND)?;
+        object.serialize_field("metadata", &self.metadata)?;
+        if let Some(spec) = &self.spec {
+            object.serialize_field("spec", spec)?;
         }
-
-        impl $kind {
-            /// Group and version.
-            pub const API_VERSION: &'static str = concat!("policy.networking.k8s.io/", $version);
-            /// The kind.
-            pub const KIND: &'static str = stringify!($kind);
-        }
-
-        impl serde::Serialize for $kind {
-            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                use serde::ser::SerializeStruct;
-                let fields = 4 + usize::from(self.status.is_some());
-                let mut out = serializer.serialize_struct(Self::KIND, fields)?;
-                out.serialize_field("apiVersion", Self::API_VERSION)?;
-                out.serialize_field("kind", Self::KIND)?;
-                out.serialize_field("metadata", &self.metadata)?;
-                out.serialize_field("spec", &self.spec)?;
-                match &self.status {
-                    Some(status) => out.serialize_field("status", status)?,
-                    None => out.skip_field("status")?,
-                }
-                out.end()
-            }
-        }
-    };
+        object.end()
+    }
 }
-pub(crate) use resource;
+
+/// The API group of cluster-wide policies.
+pub const POLICY_GROUP: &str = "policy.networking.k8s.io";
 
 /// Structs of the API: camel case, absent fields are left out.
 macro_rules! fields {

@@ -4,18 +4,24 @@
 //! `notSameLabels`, and its `pods` held such `namespaces`; since v0.1.2 they hold selectors directly. [`NamespacesPeer`] and
 //! [`PodsPeer`] have the fields of both, and one object uses one of them.
 
-use super::{fields, resource};
+use super::{Object, Spec, fields};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
 use std::collections::BTreeMap;
 
-resource! {
-    /// A policy of the whole cluster that is asked before every NetworkPolicy (CNP-01).
-    AdminNetworkPolicy, AdminNetworkPolicySpec, "v1alpha1"
+/// A policy of the whole cluster that is asked before every NetworkPolicy (CNP-01). Its status is not read.
+pub type AdminNetworkPolicy = Object<AdminNetworkPolicySpec>;
+
+impl Spec for AdminNetworkPolicySpec {
+    const API_VERSION: &'static str = "policy.networking.k8s.io/v1alpha1";
+    const KIND: &'static str = "AdminNetworkPolicy";
 }
 
-resource! {
-    /// The one policy that is asked after every NetworkPolicy; its name is `default` (CNP-02).
-    BaselineAdminNetworkPolicy, BaselineAdminNetworkPolicySpec, "v1alpha1"
+/// The one policy that is asked after every NetworkPolicy; its name is `default` (CNP-02). Its status is not read.
+pub type BaselineAdminNetworkPolicy = Object<BaselineAdminNetworkPolicySpec>;
+
+impl Spec for BaselineAdminNetworkPolicySpec {
+    const API_VERSION: &'static str = "policy.networking.k8s.io/v1alpha1";
+    const KIND: &'static str = "BaselineAdminNetworkPolicy";
 }
 
 fields! {

@@ -2,12 +2,15 @@
 //!
 //! The experimental channel adds `nodes` and `domainNames` to egress peers; everything else is in the standard channel too.
 
-use super::{fields, resource};
+use super::{Object, Spec, fields};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
-resource! {
-    /// A policy of the whole cluster, before (Admin) or after (Baseline) the NetworkPolicies of namespaces.
-    ClusterNetworkPolicy, ClusterNetworkPolicySpec, "v1alpha2"
+/// A policy of the whole cluster, before (Admin) or after (Baseline) the NetworkPolicies of namespaces. Its status is not read.
+pub type ClusterNetworkPolicy = Object<ClusterNetworkPolicySpec>;
+
+impl Spec for ClusterNetworkPolicySpec {
+    const API_VERSION: &'static str = "policy.networking.k8s.io/v1alpha2";
+    const KIND: &'static str = "ClusterNetworkPolicy";
 }
 
 fields! {
