@@ -73,7 +73,10 @@ fn cluster_wide_policies() {
     explain("blue/web", "red/web", "8080/TCP", 1, file!["snapshots/explain-tiers-denied.txt"]);
     explain("red/db", "192.168.10.1", "22/TCP", 1, file!["snapshots/explain-tiers-node.txt"]);
     answers(
-        &["explain", "--from", "red/db", "--to", "red/web", "--port", "8080/TCP", "-o", "json", admin],
+        &[
+            "explain", "--from", "red/db", "--to", "red/web", "--port", "8080/TCP", "-o", "json",
+            admin,
+        ],
         0,
         file!["snapshots/explain-tiers.json": Text],
     );

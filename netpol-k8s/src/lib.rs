@@ -3,6 +3,7 @@
 //! * [`Reader`] reads files, directories and texts into [`Manifests`]: a cluster, the workload of each pod, and diagnostics.
 //! * [`Converter`] converts objects of `k8s-openapi` that an embedder already holds.
 //! * [`validate`] gives the verdict of kube-apiserver on a NetworkPolicy, defect by defect.
+//! * [`api`] has the policy APIs that `k8s-openapi` does not have; [`upgrade`] converts those of v1alpha1 to v1alpha2.
 //! * [`lint`] finds what is accepted but surely not meant.
 //!
 //! What it promises:
@@ -31,7 +32,7 @@ mod validate;
 mod workload;
 mod yaml;
 
-pub use admin::Channel;
+pub use admin::{Channel, Upgrade, upgrade};
 pub use cidr::{Cidr, CidrError};
 pub use convert::{Converter, address, label_selector};
 pub use diagnostic::{Diagnostic, Location, Severity};

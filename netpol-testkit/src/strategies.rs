@@ -7,6 +7,8 @@
 //! Two things are never drawn, because no packet has them: addresses of different families at the two ends, and
 //! TCP, UDP, SCTP or ICMPv6 as [`Traffic::Other`].
 
+pub mod admin;
+
 use ipnet::IpNet;
 use netpol_core::{
     Cluster, ContainerPort, Established, Family, IpBlock, Labels, Match, NAMESPACE_NAME_LABEL,

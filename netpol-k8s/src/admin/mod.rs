@@ -22,6 +22,7 @@ mod definitions;
 mod parts;
 mod recover;
 mod schema;
+mod upgrade;
 
 use crate::api::{Spec, v1alpha1, v1alpha2};
 use crate::convert::Converter;
@@ -37,6 +38,7 @@ use parts::PolicyParts;
 use schema::{Checker, SchemaDefect};
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
+pub use upgrade::{Upgrade, upgrade};
 
 /// Which definitions a server has installed: with or without the fields that are still experimental (CNP-20).
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]

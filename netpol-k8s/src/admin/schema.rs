@@ -149,7 +149,13 @@ impl<'f> Checker<'f> {
                     let known: Vec<_> = words.iter().map(|word| format!("`{word}`")).collect();
                     let message = format!("{} is none of {}", quoted(text), known.join(", "));
                     let defect = self.add(node, Some(Reason::NotSupported), message);
-                    if let Some(hint) = nearest(text, words) {
+                    let other_version = match text {
+                        "Allow" if words.contains(&"Accept") => Some("Accept"),
+                        "Accept" if words.contains(&"Allow") => Some("Allow"),
+                        _ => None,
+                    };
+                    let other_version = other_version.map(|word| format!("did you mean `{word}`?"));
+                    if let Some(hint) = nearest(text, words).or(other_version) {
                         defect.diagnostic.set_hint(hint);
                     }
                 }
