@@ -691,3 +691,112 @@ proptest! {
         }
     }
 }
+
+/// An AdminNetworkPolicy for all pods with these egress rules.
+fn admin(name: &str, priority: i32, egress: &[Value]) -> AdminNetworkPolicy {
+    serde_json::from_value(serde_json::json!({
+        "metadata": {"name": name},
+        "spec": {"priority": priority, "subject": {"namespaces": {}}, "egress": egress},
+    }))
+    .unwrap()
+}
+
+fn pods() -> Cluster {
+    let mut cluster = Cluster::new();
+    cluster.insert_namespace(netpol_core::Namespace::new("x", Labels::new()));
+    let pod = Pod::new(netpol_core::PodId::new("x", "a"), Labels::new());
+    cluster.insert_pod(pod.with_addresses(["10.0.0.1".parse().unwrap()]));
+    cluster
+}
+
+fn verdict(cluster: &Cluster, policies: &[ClusterNetworkPolicy], to: &str, port: u16) -> bool {
+    let objects = Objects { cluster: policies.to_vec(), ..Objects::default() };
+    let manifests = objects.read();
+    assert_eq!(manifests.diagnostics(), []);
+    let full = with(cluster, manifests.cluster().policies().cloned());
+    let end = |text: &str| End::Address(text.parse().unwrap());
+    let traffic = Traffic::Port(Protocol::Tcp, port);
+    let connection = Connection::new(end("10.0.0.1"), end(to), traffic);
+    reference::allowed(&full, &connection, &Options::default())
+}
+
+#[test]
+fn x55_every_peer_and_every_port_of_a_long_rule_counts() {
+    let peers: Vec<_> =
+        (0..60).map(|n| serde_json::json!({"networks": [format!("198.51.{n}.0/24")]})).collect();
+    let ports: Vec<_> =
+        (0..60).map(|n| serde_json::json!({"portNumber": {"port": 1000 + n}})).collect();
+    let rule = serde_json::json!({"action": "Deny", "to": peers, "ports": ports});
+    let upgrade = upgrade(&[admin("long", 5, &[rule])], &[], &[]);
+    assert_eq!(upgrade.diagnostics, []);
+    assert_eq!(upgrade.policies.len(), 1, "nine rules fit into one policy");
+    let cluster = pods();
+    for peer in [0, 24, 25, 49, 50, 59] {
+        for port in [1000, 1024, 1025, 1049, 1050, 1059] {
+            let to = format!("198.51.{peer}.7");
+            assert!(!verdict(&cluster, &upgrade.policies, &to, port), "{to} {port}");
+        }
+    }
+    assert!(verdict(&cluster, &upgrade.policies, "198.51.60.7", 1000));
+    assert!(verdict(&cluster, &upgrade.policies, "198.51.0.7", 1060));
+}
+
+#[test]
+fn x55_rules_stay_in_their_order_between_those_of_others() {
+    let rule = |action: &str, net: String| serde_json::json!({"action": action, "to": [{"networks": [net]}]});
+    // Sixty rules; the last one denies what the others have not allowed.
+    let mut rules: Vec<_> = (0..59).map(|n| rule("Allow", format!("198.51.{n}.0/24"))).collect();
+    rules.push(rule("Deny", "198.0.0.0/8".to_owned()));
+    let late = admin("late", 10, &[rule("Deny", "198.51.58.0/24".to_owned())]);
+    let early = admin("early", 4, &[rule("Deny", "198.51.3.0/24".to_owned())]);
+    let upgraded = upgrade(&[late.clone(), admin("long", 5, &rules), early.clone()], &[], &[]);
+    let places: Vec<_> = upgraded
+        .policies
+        .iter()
+        .map(|p| (p.metadata.name.as_deref().unwrap(), p.spec.as_ref().unwrap().priority.unwrap()))
+        .collect();
+    assert_eq!(places, [("early", 4), ("long", 5), ("long-2", 6), ("long-3", 7), ("late", 10)]);
+    assert_eq!(upgraded.diagnostics.len(), 1, "where the parts went is said");
+    let cluster = pods();
+    for (to, allowed) in
+        [("198.51.3.1", false), ("198.51.58.1", true), ("198.51.59.1", false), ("8.8.8.8", true)]
+    {
+        assert_eq!(verdict(&cluster, &upgraded.policies, to, 80), allowed, "{to}");
+    }
+    // Down where there is no room above; and not at all where there is none.
+    let at = |low: i32, high: i32| {
+        let neighbors =
+            [admin("early", low, &[]), admin("late", high, &[]), admin("long", 5, &rules)];
+        let upgrade = upgrade(&neighbors, &[], &[]);
+        let long = upgrade
+            .policies
+            .iter()
+            .filter(|p| p.metadata.name.as_deref().unwrap().starts_with("long"));
+        let places: Vec<_> = long.map(|p| p.spec.as_ref().unwrap().priority.unwrap()).collect();
+        (places, upgrade.diagnostics.iter().filter(|d| d.severity() == Severity::Error).count())
+    };
+    assert_eq!(at(2, 6), (vec![3, 4, 5], 0));
+    assert_eq!(at(0, 7), (vec![4, 5, 6], 0));
+    assert_eq!(at(4, 6), (vec![], 1));
+    assert_eq!(at(5, 9), (vec![], 1));
+}
+
+#[test]
+fn what_cannot_be_said_is_not_converted() {
+    let rule =
+        serde_json::json!({"action": "Deny", "to": [{"namespaces": {"sameLabels": ["team"]}}]});
+    let upgraded = upgrade(&[admin("same", 5, &[rule])], &[], &[]);
+    assert!(upgraded.policies.is_empty());
+    let codes: Vec<_> = upgraded.diagnostics.iter().map(netpol_k8s::Diagnostic::code).collect();
+    assert_eq!(codes, ["CNP-52", "CNP-52"]);
+    // A name beside networks is said in two rules; a range that is backwards, in none.
+    let rule = serde_json::json!({"action": "Deny", "to": [{"networks": ["8.8.8.0/24"]}, {"namespaces": {}}],
+        "ports": [{"namedPort": "web"}, {"portNumber": {"port": 80}}]});
+    let backwards = serde_json::json!({"action": "Deny", "to": [{"namespaces": {}}], "ports": [{"portRange": {"start": 2, "end": 1}}]});
+    let upgraded = upgrade(&[admin("names", 5, &[rule, backwards])], &[], &[]);
+    assert_eq!(upgraded.policies[0].spec.as_ref().unwrap().egress.len(), 2);
+    assert_eq!(upgraded.diagnostics.len(), 1);
+    let cluster = pods();
+    assert!(!verdict(&cluster, &upgraded.policies, "8.8.8.8", 80));
+    assert!(verdict(&cluster, &upgraded.policies, "8.8.8.8", 81));
+}
