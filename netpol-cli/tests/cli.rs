@@ -61,6 +61,35 @@ fn list_in_each_form() {
 }
 
 #[test]
+fn cluster_wide_policies() {
+    let admin = "examples/admin";
+    answers(&["list", admin], 0, file!["snapshots/list-admin.txt"]);
+    answers(&["list", "examples/admin-v1alpha1"], 0, file!["snapshots/list-admin-v1alpha1.txt"]);
+    answers(&["check", "examples/admin-v1alpha1"], 0, file!["snapshots/check-admin-v1alpha1.txt"]);
+    let explain = |from, to, port, code, expected| {
+        answers(&["explain", "--from", from, "--to", to, "--port", port, admin], code, expected);
+    };
+    explain("red/db", "red/web", "8080/TCP", 0, file!["snapshots/explain-tiers-passed.txt"]);
+    explain("blue/web", "red/web", "8080/TCP", 1, file!["snapshots/explain-tiers-denied.txt"]);
+    explain("red/db", "192.168.10.1", "22/TCP", 1, file!["snapshots/explain-tiers-node.txt"]);
+    answers(
+        &[
+            "explain", "--from", "red/db", "--to", "red/web", "--port", "8080/TCP", "-o", "json",
+            admin,
+        ],
+        0,
+        file!["snapshots/explain-tiers.json": Text],
+    );
+}
+
+#[test]
+fn what_of_a_cluster_wide_policy_is_broken_is_said_with_what_follows() {
+    let output = netpol(&["check", "examples/defects/cluster-policy.yaml"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_data_eq!(stdout(&output), file!["snapshots/check-cluster-policy.txt"]);
+}
+
+#[test]
 fn list_filters() {
     answers(
         &["list", "--to", "payments/checkout", "examples/shop"],

@@ -117,6 +117,9 @@ pub enum Peer {
     Pods(PodSelection),
     /// Addresses, whoever has them, pods included (NP-32).
     Network(IpBlock),
+    /// The addresses of the nodes that a selector selects by their labels (CNP-18), as they are when the rules are
+    /// compiled. What pods on the host network send and receive is traffic of their node (CNP-39).
+    Nodes(Selector),
 }
 
 /// One entry of a rule's port list.
@@ -134,7 +137,8 @@ pub enum PortEntry {
         /// The greatest port; nothing matches if it is less than `first`.
         last: u16,
     },
-    /// The number that the destination pod gives to this name for this protocol (NP-42..NP-45).
+    /// The number that the destination pod gives to this name for this protocol (NP-42..NP-45). In an egress rule of the
+    /// Admin and Baseline tiers only [`Peer::Pods`] have names: networks and nodes never match one (CNP-16).
     Named {
         /// The protocol, which must be the container port's.
         protocol: Protocol,
@@ -235,6 +239,10 @@ impl fmt::Display for Tier {
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 #[non_exhaustive]
 pub enum PolicyKind {
+    /// `AdminNetworkPolicy` of policy.networking.k8s.io/v1alpha1, in the Admin tier.
+    AdminNetworkPolicy,
+    /// `BaselineAdminNetworkPolicy` of policy.networking.k8s.io/v1alpha1, in the Baseline tier.
+    BaselineAdminNetworkPolicy,
     /// `ClusterNetworkPolicy` of policy.networking.k8s.io.
     ClusterNetworkPolicy,
     /// `NetworkPolicy` of networking.k8s.io, and of extensions, which is another way to the same objects (LEG-24).
@@ -248,6 +256,8 @@ pub enum PolicyKind {
 impl fmt::Display for PolicyKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
+            Self::AdminNetworkPolicy => "AdminNetworkPolicy",
+            Self::BaselineAdminNetworkPolicy => "BaselineAdminNetworkPolicy",
             Self::ClusterNetworkPolicy => "ClusterNetworkPolicy",
             Self::NetworkPolicy => "NetworkPolicy",
             // As kubectl tells a kind from another of the same name.

@@ -11,8 +11,12 @@
 //! key. A value that is no label value is just one that no object has (VAL-31). A list that loses all its entries matches
 //! nothing; only one that was written empty means everything (NP-08).
 
+use crate::admin::{self, Channel, Kind};
+use crate::api::v1alpha1::{AdminNetworkPolicy, BaselineAdminNetworkPolicy};
+use crate::api::v1alpha2::ClusterNetworkPolicy;
 use crate::cidr::{Cidr, parse_address};
 use crate::diagnostic::{Diagnostic, quoted};
+use crate::json::JsonParser;
 use crate::syntax::{label_key_defect, port_name_defect};
 use crate::validate::{CidrRules, Defect, label_defects, validate};
 use k8s_openapi::api::core::v1 as api;
@@ -26,6 +30,7 @@ use netpol_core::{
     Node, Operator, Peer, Phase, Pod, PodId, PodSelection, Policy, PolicyName, PortEntry, Protocol,
     Requirement, Selector, SourcePosition, TrafficMatch,
 };
+use serde::Serialize;
 use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -101,6 +106,11 @@ impl Converter {
         self
     }
 
+    /// A text that many objects share.
+    pub(crate) fn share(&mut self, text: &str) -> Arc<str> {
+        self.interner.share(text)
+    }
+
     pub(crate) fn default_namespace(&self) -> &str {
         self.default_namespace.as_str()
     }
@@ -112,6 +122,58 @@ impl Converter {
         let defects = validate(policy, self.cidrs);
         let diagnostics = defects.iter().map(|d| defect_diagnostic(d).about(&object)).collect();
         (converted, diagnostics)
+    }
+
+    /// A ClusterNetworkPolicy and everything that is wrong with it, as servers with the definitions of `channel` see it. There
+    /// is no policy if its tier does not exist; anything else that is broken fails closed (CNP-40).
+    pub fn cluster_network_policy(
+        &mut self,
+        policy: &ClusterNetworkPolicy,
+        channel: Channel,
+    ) -> (Option<Policy>, Vec<Diagnostic>) {
+        self.typed(policy, Kind::Cluster, channel)
+    }
+
+    /// An AdminNetworkPolicy, as [`Self::cluster_network_policy`].
+    pub fn admin_network_policy(
+        &mut self,
+        policy: &AdminNetworkPolicy,
+        channel: Channel,
+    ) -> (Option<Policy>, Vec<Diagnostic>) {
+        self.typed(policy, Kind::Admin, channel)
+    }
+
+    /// A BaselineAdminNetworkPolicy, as [`Self::cluster_network_policy`].
+    pub fn baseline_admin_network_policy(
+        &mut self,
+        policy: &BaselineAdminNetworkPolicy,
+        channel: Channel,
+    ) -> (Option<Policy>, Vec<Diagnostic>) {
+        self.typed(policy, Kind::Baseline, channel)
+    }
+
+    fn typed(
+        &mut self,
+        object: &impl Serialize,
+        kind: Kind,
+        channel: Channel,
+    ) -> (Option<Policy>, Vec<Diagnostic>) {
+        let unreadable =
+            |message: String| (None, vec![Diagnostic::error("VAL-28", message).about(kind.name())]);
+        let text = match serde_json::to_string(object) {
+            Ok(text) => text,
+            Err(error) => return unreadable(error.to_string()),
+        };
+        let node = match JsonParser::new(&text, 1).next_value() {
+            Ok(Some(node)) => node,
+            _ => return unreadable("this object cannot be read back".to_owned()),
+        };
+        let (policy, diagnostics) = admin::read(&node, kind, channel, None, self);
+        let name = node.field("metadata").and_then(|metadata| metadata.field("name"));
+        let name = name.and_then(|name| name.as_str()).unwrap_or_default();
+        let object = format!("{} {name}", kind.name());
+        let object = object.trim_end();
+        (policy, diagnostics.into_iter().map(|d| d.about(object)).collect())
     }
 
     /// A pod. None if it has no name.

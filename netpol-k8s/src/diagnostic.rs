@@ -142,6 +142,16 @@ impl Diagnostic {
         self
     }
 
+    pub(crate) fn set_hint(&mut self, hint: impl Into<String>) {
+        self.hint = Some(hint.into());
+    }
+
+    /// Says what follows from the defect.
+    pub(crate) fn add_consequence(&mut self, consequence: &str) {
+        self.message.push_str(": ");
+        self.message.push_str(consequence);
+    }
+
     pub(crate) fn with_hint_if(mut self, hint: Option<String>) -> Self {
         self.hint = hint;
         self

@@ -3,7 +3,8 @@
 //! * [`Reader`] reads files, directories and texts into [`Manifests`]: a cluster, the workload of each pod, and diagnostics.
 //! * [`Converter`] converts objects of `k8s-openapi` that an embedder already holds.
 //! * [`validate`] gives the verdict of kube-apiserver on a NetworkPolicy, defect by defect.
-//! * [`api`] has the policy APIs that `k8s-openapi` does not have; [`legacy`] says what the old ones mean, and converts them.
+//! * [`api`] has the policy APIs that `k8s-openapi` does not have. [`legacy`] says what the old ones mean, and converts them;
+//!   [`upgrade`] converts those of `policy.networking.k8s.io/v1alpha1` to v1alpha2.
 //! * [`lint`] finds what is accepted but surely not meant.
 //!
 //! What it promises:
@@ -13,6 +14,7 @@
 //! * Input is hostile: nesting, aliases and documents are bounded in proportion to the text, and nothing panics.
 //! * No version feature of `k8s-openapi` is turned on; any that your program chooses will do.
 
+mod admin;
 pub mod api;
 mod cidr;
 mod convert;
@@ -22,6 +24,7 @@ mod document;
 mod json;
 pub mod legacy;
 mod lint;
+mod lint_tiers;
 mod object;
 mod reader;
 mod recover;
@@ -31,6 +34,7 @@ mod validate;
 mod workload;
 mod yaml;
 
+pub use admin::{Channel, Upgrade, upgrade};
 pub use cidr::{Cidr, CidrError};
 pub use convert::{Converter, address, label_selector};
 pub use diagnostic::{Diagnostic, Location, Severity};

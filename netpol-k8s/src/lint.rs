@@ -13,12 +13,17 @@
 //! | `block-covers-pods` | an `ipBlock` that pods are in as well | NP-32 |
 //! | `one-family` | blocks of one IP family only, for pods that have both | NP-31 |
 //! | `no-such-namespace` | a `namespaceSelector` that matches no namespace that was read | NP-24 |
+//! | `equal-priorities` | two policies of one tier with one priority | CNP-32 |
+//! | `contradicting-rules` | two rules of a tier for the same traffic of the same pods that decide otherwise | CNP-31 |
+//! | `unreachable-rule` | a rule after one that matches all that it does | CNP-31 |
+//! | `pass-in-last-tier` | Pass in Baseline, which allows | CNP-30 |
 //! | `unknown-namespace` | pods in a namespace that was not read, so that no `namespaceSelector` finds them | NP-26 |
 //!
 //! Everything that compares with pods is silent while there are none: policies are often checked on their own.
 
 use crate::convert::isolated_directions;
 use crate::diagnostic::{Diagnostic, Location, quoted};
+use crate::lint_tiers;
 use crate::reader::Manifests;
 use k8s_openapi::api::networking::v1::{NetworkPolicy, NetworkPolicyPeer, NetworkPolicySpec};
 use netpol_core::{
@@ -49,6 +54,7 @@ pub fn lint(manifests: &Manifests) -> Vec<Diagnostic> {
     let cluster = manifests.cluster();
     let mut lints: Vec<Diagnostic> =
         cluster.policies().flat_map(|policy| manifests.remarks(policy.id())).cloned().collect();
+    lints.extend(lint_tiers::tiers(cluster));
     if cluster.pods().len() > 0 {
         let world = World::new(cluster);
         for policy in cluster.policies() {
@@ -230,7 +236,9 @@ struct PolicyLints<'w, 'c> {
 
 impl PolicyLints<'_, '_> {
     fn run(mut self) -> Vec<Diagnostic> {
-        let Some(namespace) = self.policy.id().namespace.as_ref() else { return self.lints };
+        let Some(namespace) = self.policy.id().namespace.as_ref() else {
+            return self.cluster_wide();
+        };
         let here = self.world.pods_of(namespace);
         if here.is_empty() && self.world.cluster.namespace(namespace).is_none() {
             let message =
@@ -262,6 +270,24 @@ impl PolicyLints<'_, '_> {
             self.port_names(direction, i, rule, &subjects);
             self.namespaces(direction, i, rule);
             self.blocks(direction, i, rule);
+        }
+        self.lints
+    }
+
+    /// What is true of every policy, for one that is in no namespace.
+    fn cluster_wide(mut self) -> Vec<Diagnostic> {
+        let policy = self.policy;
+        if self.world.any_selected(policy.subject(), |_| true).is_none() {
+            let message = "selects none of the pods that policies apply to";
+            self.add(
+                "selects-no-pod",
+                message,
+                None,
+                "compare `subject` with the labels of namespaces and pods",
+            );
+        }
+        for (direction, i, rule) in rules(policy) {
+            self.namespaces(direction, i, rule);
         }
         self.lints
     }

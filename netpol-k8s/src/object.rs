@@ -1,5 +1,6 @@
 //! Documents into objects of the kinds that matter here, each by its `apiVersion` and `kind`.
 
+use crate::admin::{self, Channel, Kind};
 use crate::api::{alpha, v1beta1};
 use crate::convert::{Converter, defect_diagnostic};
 use crate::decode::{Issue, decode};
@@ -76,6 +77,7 @@ pub(crate) struct ObjectReader {
     pub(crate) converter: Converter,
     pub(crate) cidrs: CidrRules,
     pub(crate) beta: legacy::BetaRules,
+    pub(crate) channel: Channel,
     pub(crate) found: Found,
 }
 
@@ -105,6 +107,9 @@ impl ObjectReader {
             && let Some(items) = node.field("items")
         {
             return self.list(items, (!of.is_empty()).then_some((version, of)), list_path);
+        }
+        if let Some(kind_meant) = admin_kind(group, kind) {
+            return self.admin_policy(node, kind_meant, version, kind);
         }
         match (group, version, kind) {
             ("networking.k8s.io", "networking.k8s.io/v1", "NetworkPolicy") => {
@@ -221,7 +226,7 @@ impl ObjectReader {
                 if version.is_empty() { "no `apiVersion`".to_owned() } else { quoted(version) }
             );
             let defect = Diagnostic::warning("unsupported-policy", message).with_hint(
-                "`NetworkPolicy` is read, of `networking.k8s.io` and of the APIs before it",
+                "policies that are read: `NetworkPolicy` of `networking.k8s.io` and of the APIs before it, and those of `policy.networking.k8s.io`",
             );
             let object = format!("{kind} {}", name.unwrap_or_default());
             self.report(defect, node.span, object.trim_end());
@@ -246,6 +251,39 @@ impl ObjectReader {
             self.report(defect, node.locate("apiVersion", None), &object);
         }
         self.policy(node, false);
+    }
+
+    /// A cluster-wide policy, by the kind that is meant.
+    fn admin_policy(&mut self, node: &Node<'_>, kind: Kind, version: &str, written: &str) {
+        let object = self.name_of(node, kind.name());
+        if written != kind.name() {
+            let message = format!("there is no kind {}", quoted(written));
+            let defect = Diagnostic::error("CNP-43", message).in_field("kind");
+            let defect = defect.with_hint(format!("did you mean `{}`?", kind.name()));
+            self.report(defect, node.locate("kind", None), &object);
+        }
+        if version.is_empty() {
+            let message = format!("`apiVersion` is missing; read as `{}`", kind.version());
+            self.report(Diagnostic::warning("VAL-27", message), node.span, &object);
+        } else if version != kind.version() {
+            let message =
+                format!("{} is not known here; read as `{}`", quoted(version), kind.version());
+            let defect = Diagnostic::error("CNP-43", message).in_field("apiVersion");
+            self.report(defect, node.locate("apiVersion", None), &object);
+        }
+        let file = Arc::clone(&self.file);
+        let (policy, diagnostics) =
+            admin::read(node, kind, self.channel, Some(&file), &mut self.converter);
+        let all = diagnostics.len();
+        let listed = diagnostics.into_iter().take(MOST_DIAGNOSTICS).map(|d| d.about(&object));
+        self.found.diagnostics.extend(listed);
+        if all > MOST_DIAGNOSTICS {
+            let message = format!("has {all} defects; not all of them are listed");
+            self.report(Diagnostic::error("VAL-28", message), node.span, &object);
+        }
+        if let Some(policy) = policy {
+            self.add(node, Object::Policy { policy: Box::new(policy), remarks: Vec::new() });
+        }
     }
 
     fn policy(&mut self, node: &Node<'_>, served: bool) {
@@ -416,7 +454,8 @@ impl ObjectReader {
         let text = |key| metadata.and_then(|m| m.field(key)).and_then(Node::as_str);
         let name = text("name").or_else(|| text("generateName")).filter(|name| !name.is_empty());
         let Some(name) = name else { return kind.to_owned() };
-        if matches!(kind, "Namespace" | "Node") {
+        let cluster_wide = Kind::ALL.iter().any(|admin| admin.name() == kind);
+        if cluster_wide || matches!(kind, "Namespace" | "Node") {
             return format!("{kind} {name}");
         }
         let namespace = text("namespace").filter(|namespace| !namespace.is_empty());
@@ -491,6 +530,22 @@ impl ObjectReader {
             column: span.column,
             length: span.len.max(1),
         }
+    }
+}
+
+/// The kind of cluster-wide policy that is meant. A slip of the pen must not be taken for nothing.
+fn admin_kind(group: &str, kind: &str) -> Option<Kind> {
+    let named = Kind::ALL.into_iter().find(|known| known.name() == kind);
+    match group {
+        "" => named,
+        crate::api::POLICY_GROUP => named.or_else(|| {
+            let lower = kind.to_ascii_lowercase();
+            let distance =
+                |known: &Kind| strsim::osa_distance(&lower, &known.name().to_ascii_lowercase());
+            let nearest = Kind::ALL.into_iter().filter(|_| kind.len() < 40).min_by_key(distance)?;
+            (distance(&nearest) <= 3).then_some(nearest)
+        }),
+        _ => None,
     }
 }
 

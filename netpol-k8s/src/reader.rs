@@ -1,5 +1,6 @@
 //! Files, directories and texts into one cluster.
 
+use crate::admin::Channel;
 use crate::api::v1beta1::Meaning;
 use crate::convert::Converter;
 use crate::diagnostic::{Diagnostic, Location, Severity, quoted};
@@ -59,6 +60,7 @@ pub struct Reader {
     default_namespace: NamespaceName,
     cidrs: CidrRules,
     beta: BetaRules,
+    channel: Channel,
     assume_namespaces: bool,
     files: Vec<(Arc<str>, String)>,
     diagnostics: Vec<Diagnostic>,
@@ -78,6 +80,7 @@ impl Reader {
             default_namespace: NamespaceName::from("default"),
             cidrs: CidrRules::Strict,
             beta: BetaRules::default(),
+            channel: Channel::Experimental,
             assume_namespaces: false,
             files: Vec::new(),
             diagnostics: Vec::new(),
@@ -110,6 +113,13 @@ impl Reader {
     #[must_use]
     pub fn misspelt_annotations(mut self) -> Self {
         self.beta.misspelt = true;
+        self
+    }
+
+    /// As a server sees cluster-wide policies that has the definitions of this channel; the experimental one, if not told.
+    #[must_use]
+    pub fn channel(mut self, channel: Channel) -> Self {
+        self.channel = channel;
         self
     }
 
@@ -208,7 +218,7 @@ impl Reader {
         };
         let mut assembly = Assembly::default();
         for (file, text) in self.files {
-            for found in read(&file, &text, (self.cidrs, self.beta), &converter) {
+            for found in read(&file, &text, (self.cidrs, self.beta, self.channel), &converter) {
                 for kind in found.skipped {
                     *manifests.skipped.entry(kind).or_default() += 1;
                 }
@@ -231,7 +241,7 @@ impl Reader {
 fn read(
     file: &Arc<str>,
     text: &str,
-    (cidrs, beta): (CidrRules, BetaRules),
+    (cidrs, beta, channel): (CidrRules, BetaRules, Channel),
     converter: &(dyn Fn() -> Converter + Sync),
 ) -> Vec<Found> {
     let work = |chunks: &[Chunk<'_>]| {
@@ -240,6 +250,7 @@ fn read(
             converter: converter(),
             cidrs,
             beta,
+            channel,
             found: Found::default(),
         };
         for chunk in chunks {
@@ -313,12 +324,12 @@ fn manifests_below(
 }
 
 /// Does the answer depend on labels of namespaces other than their names?
-fn selects_namespaces(peer: &Peer) -> bool {
-    match peer {
-        Peer::Pods(PodSelection { namespaces: NamespaceSelection::Matching(selector), .. }) => {
+fn selects_namespaces(pods: &PodSelection) -> bool {
+    match &pods.namespaces {
+        NamespaceSelection::Matching(selector) => {
             selector.requirements().iter().any(|r| r.key() != NAMESPACE_NAME_LABEL)
         }
-        _ => false,
+        NamespaceSelection::Named(_) => false,
     }
 }
 
@@ -444,10 +455,15 @@ impl Manifests {
         // Whether one is asked for is decided by its labels alone: without a selector there is nothing to say.
         let asked = self.cluster.policies().any(|policy| {
             let rules = Direction::ALL.into_iter().filter_map(|d| policy.rules(d)).flatten();
-            rules.map(|rule| &rule.matches.peers).any(|peers| match peers {
-                Match::Any => false,
-                Match::OneOf(peers) => peers.iter().any(selects_namespaces),
-            })
+            let peers = rules.filter_map(|rule| match &rule.matches.peers {
+                Match::Any => None,
+                Match::OneOf(peers) => Some(peers),
+            });
+            let mut selections = peers.flatten().filter_map(|peer| match peer {
+                Peer::Pods(pods) => Some(pods),
+                _ => None,
+            });
+            selects_namespaces(policy.subject()) || selections.any(selects_namespaces)
         });
         if asked && !unknown.is_empty() {
             let shown: Vec<_> = unknown.iter().take(5).map(|n| quoted(n.as_str())).collect();

@@ -282,7 +282,7 @@ impl<P: Repair> Recovered<P> {
 }
 
 /// A number or a boolean where a name belongs was most likely meant as one; anything else is none.
-fn as_text(tree: &mut Node<'_>, path: &[Segment]) -> bool {
+pub(crate) fn as_text(tree: &mut Node<'_>, path: &[Segment]) -> bool {
     let Some(node) = tree.find_mut(path.get(..2).unwrap_or_default()) else { return false };
     node.value = match &node.value {
         Value::Plain(_, text) => Value::String(text.clone()),
@@ -292,7 +292,7 @@ fn as_text(tree: &mut Node<'_>, path: &[Segment]) -> bool {
     true
 }
 
-fn set<'a>(tree: &mut Node<'a>, key: &'static str, value: Value<'a>) {
+pub(crate) fn set<'a>(tree: &mut Node<'a>, key: &'static str, value: Value<'a>) {
     tree.remove_field(key);
     let span = tree.span;
     if let Value::Mapping(entries) = &mut tree.value {
@@ -301,7 +301,7 @@ fn set<'a>(tree: &mut Node<'a>, key: &'static str, value: Value<'a>) {
 }
 
 /// Takes out the key that the first `length` steps of a path lead to.
-fn remove(tree: &mut Node<'_>, path: &[Segment], length: usize) -> bool {
+pub(crate) fn remove(tree: &mut Node<'_>, path: &[Segment], length: usize) -> bool {
     let Some((Segment::Field(key), parent)) = path.get(..length).and_then(<[Segment]>::split_last)
     else {
         return false;
@@ -316,12 +316,12 @@ fn entry<'a>(key: &'static str, value: Value<'a>, span: Span) -> Entry<'a> {
     Entry { key: key.into(), key_span: span, value: Node::new(value, span), shadowed: false }
 }
 
-fn object<'a>(fields: Vec<(&'static str, Value<'a>)>) -> Value<'a> {
+pub(crate) fn object<'a>(fields: Vec<(&'static str, Value<'a>)>) -> Value<'a> {
     let entry = |(key, value)| entry(key, value, Span::default());
     Value::Mapping(fields.into_iter().map(entry).collect())
 }
 
-fn list<'a>(items: Vec<Value<'a>>) -> Value<'a> {
+pub(crate) fn list<'a>(items: Vec<Value<'a>>) -> Value<'a> {
     Value::Sequence(items.into_iter().map(|item| Node::new(item, Span::default())).collect())
 }
 
@@ -332,7 +332,7 @@ fn dead_rule<'a>(direction: &str) -> Value<'a> {
 }
 
 /// A selector that conversion cannot read, so that it isolates the namespace and allows nothing.
-fn unreadable_selector<'a>() -> Value<'a> {
+pub(crate) fn unreadable_selector<'a>() -> Value<'a> {
     object(vec![("matchExpressions", list(vec![object(vec![])]))])
 }
 

@@ -21,6 +21,8 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 #[non_exhaustive]
 pub enum Reason {
+    /// It is in the list already.
+    Duplicate,
     /// It must not be there.
     Forbidden,
     /// It is not what it should be.
@@ -31,6 +33,10 @@ pub enum Reason {
     Required,
     /// It is too long.
     TooLong,
+    /// There are too many of it.
+    TooMany,
+    /// It is of another type.
+    TypeInvalid,
 }
 
 impl Serialize for Reason {
@@ -43,11 +49,14 @@ impl fmt::Display for Reason {
     /// The reason as kube-apiserver writes it into a `Status`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
+            Self::Duplicate => "FieldValueDuplicate",
             Self::Forbidden => "FieldValueForbidden",
             Self::Invalid => "FieldValueInvalid",
             Self::NotSupported => "FieldValueNotSupported",
             Self::Required => "FieldValueRequired",
             Self::TooLong => "FieldValueTooLong",
+            Self::TooMany => "FieldValueTooMany",
+            Self::TypeInvalid => "FieldValueTypeInvalid",
         })
     }
 }
@@ -141,6 +150,20 @@ pub fn validate(policy: &NetworkPolicy, cidrs: CidrRules) -> Vec<Defect> {
 pub(crate) fn label_defects(labels: Option<&BTreeMap<String, String>>) -> Vec<Defect> {
     let mut check = Check { defects: Vec::new(), cidrs: CidrRules::Strict };
     check.labels(labels, "metadata.labels", "VAL-29", "VAL-29");
+    check.defects
+}
+
+/// The defects of the metadata of any object.
+pub(crate) fn metadata_defects(metadata: &ObjectMeta) -> Vec<Defect> {
+    let mut check = Check { defects: Vec::new(), cidrs: CidrRules::Strict };
+    check.metadata(metadata);
+    check.defects
+}
+
+/// The defects of a selector that stands at `field`.
+pub(crate) fn selector_defects(selector: &LabelSelector, field: &str) -> Vec<Defect> {
+    let mut check = Check { defects: Vec::new(), cidrs: CidrRules::Strict };
+    check.selector(selector, field);
     check.defects
 }
 

@@ -22,8 +22,8 @@ use crate::connection::{Connection, End, Traffic};
 use ipnet::IpNet;
 use netpol_core::{
     Cluster, Direction, IpBlock, Labels, Match, NamespaceSelection, Operator, Options,
-    OtherProtocols, OwnNodeEgress, Peer, Phase, Pod, PodSelection, Policy, PortEntry, Requirement,
-    Selector, Tier, TrafficMatch, Verdict,
+    OtherProtocols, OwnNodeEgress, Peer, Phase, Pod, PodSelection, Policy, PolicyRule, PortEntry,
+    Requirement, Selector, Tier, TrafficMatch, Verdict,
 };
 use std::net::IpAddr;
 
@@ -159,7 +159,7 @@ impl Question<'_> {
         policies.sort_by_key(|policy| (policy.priority(), &policy.id().name)); // CNP-31, CNP-32
         for policy in policies {
             for rule in policy.rules(self.direction).unwrap_or_default() {
-                if self.matches(&rule.matches) {
+                if self.matches(&rule.matches, tier) {
                     return match rule.verdict {
                         Verdict::Allow => Some(true),
                         Verdict::Deny => Some(false),
@@ -180,7 +180,9 @@ impl Question<'_> {
         if isolating.is_empty() {
             return None; // NP-11
         }
-        Some(exempt || isolating.iter().any(|rules| rules.iter().any(|r| self.matches(&r.matches))))
+        let tier = Tier::NetworkPolicy;
+        let allows = |rules: &&[PolicyRule]| rules.iter().any(|r| self.matches(&r.matches, tier));
+        Some(exempt || isolating.iter().any(allows))
     }
 
     fn policies(&self, tier: Tier) -> impl Iterator<Item = &Policy> {
@@ -191,16 +193,27 @@ impl Question<'_> {
     }
 
     /// Peers and ports (NP-13).
-    fn matches(&self, rule: &TrafficMatch) -> bool {
-        let peers = match &rule.peers {
+    fn matches(&self, rule: &TrafficMatch, tier: Tier) -> bool {
+        let some_port = |may_be_named: bool| match &rule.ports {
             Match::Any => true,
-            Match::OneOf(peers) => peers.iter().any(|peer| self.peer_matches(peer)),
+            Match::OneOf(ports) => ports
+                .iter()
+                .filter(|port| may_be_named || !matches!(port, PortEntry::Named { .. }))
+                .any(|port| self.port_matches(port)),
         };
-        let ports = match &rule.ports {
-            Match::Any => true,
-            Match::OneOf(ports) => ports.iter().any(|port| self.port_matches(port)),
-        };
-        peers && ports
+        match &rule.peers {
+            Match::Any => some_port(true),
+            Match::OneOf(peers) => {
+                peers.iter().filter(|peer| self.peer_matches(peer)).any(|peer| {
+                    // NP-48 against CNP-16: whether a name can mean what is no pod peer.
+                    some_port(
+                        tier == Tier::NetworkPolicy
+                            || self.direction == Direction::Ingress
+                            || matches!(peer, Peer::Pods(_)),
+                    )
+                })
+            }
+        }
     }
 
     fn peer_matches(&self, peer: &Peer) -> bool {
@@ -213,6 +226,13 @@ impl Question<'_> {
             Peer::Network(block) => {
                 self.remote.address.is_some_and(|address| block_contains(block, address))
             }
+            // CNP-18: the addresses of nodes, whoever has them.
+            Peer::Nodes(selector) => self.remote.address.is_some_and(|address| {
+                let mut nodes = self.cluster.nodes();
+                nodes.any(|node| {
+                    selected(selector, node.labels()) && node.addresses().contains(&address)
+                })
+            }),
             _ => false,
         }
     }
@@ -288,9 +308,7 @@ fn in_network(net: &IpNet, address: IpAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use netpol_core::{
-        ContainerPort, Namespace, NamespaceName, Node, PodId, PolicyName, PolicyRule, Protocol,
-    };
+    use netpol_core::{ContainerPort, Namespace, NamespaceName, Node, PodId, PolicyName, Protocol};
     use std::sync::Arc;
 
     fn ip(text: &str) -> IpAddr {

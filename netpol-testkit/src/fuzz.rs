@@ -6,9 +6,11 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
 use netpol_core::{Delta, Labels, Options, PodId, Protocol, Ruleset, Scope, compile};
+use netpol_k8s::api::v1alpha1::{AdminNetworkPolicy, AdminNetworkPolicySpec};
 use netpol_k8s::api::v1beta1::Meaning;
 use netpol_k8s::{
-    Cidr, Reader, Severity, is_label_key, is_label_value, is_port_name, label_selector,
+    Channel, Cidr, Converter, Reader, Severity, is_label_key, is_label_value, is_port_name,
+    label_selector,
 };
 use netpol_sim::{Connection, Connectivity, End, Traffic, reference};
 use std::collections::BTreeMap;
@@ -128,6 +130,71 @@ fn legacy(data: &[u8], annotation: &str, version: &str, meaning: Meaning) {
             });
             check(was == is, "conversion changes no verdict", &(text, connection));
         }
+    }
+}
+
+/// The spec of a cluster-wide policy, as each of the three kinds: no rule ever lets everybody through, what has a defect says
+/// what follows, and what is sound can be converted to what a server accepts.
+pub fn cluster_policy(data: &[u8]) {
+    let Some(text) = text(data) else { return };
+    let kinds = [
+        ("v1alpha2", "ClusterNetworkPolicy"),
+        ("v1alpha1", "AdminNetworkPolicy"),
+        ("v1alpha1", "BaselineAdminNetworkPolicy"),
+    ];
+    for (version, kind) in kinds {
+        let mut manifest = format!(
+            "apiVersion: {}/{version}\nkind: {kind}\nmetadata: {{name: default}}\nspec:\n",
+            netpol_k8s::api::POLICY_GROUP
+        );
+        for line in text.lines() {
+            manifest.push_str(&format!("  {line}\n"));
+        }
+        for channel in [Channel::Standard, Channel::Experimental] {
+            let read = || {
+                let mut reader = Reader::new().channel(channel);
+                reader.read_text("fuzz", &manifest);
+                reader.finish()
+            };
+            let manifests = read();
+            check(
+                read().diagnostics() == manifests.diagnostics(),
+                "reading is deterministic",
+                &text,
+            );
+            let error = |d: &netpol_k8s::Diagnostic| d.severity() == Severity::Error;
+            let refused = manifests.diagnostics().iter().any(error);
+            let policies = manifests.cluster().policies();
+            check(refused || policies.len() == 1, "what has no defect is read", &text);
+            for policy in manifests.cluster().policies() {
+                for direction in netpol_core::Direction::ALL {
+                    for rule in policy.rules(direction).unwrap_or_default() {
+                        let denies = rule.verdict == netpol_core::Verdict::Deny;
+                        let everybody = rule.matches.peers == netpol_core::Match::Any;
+                        check(denies || !everybody, "nobody is let through unnamed", &text);
+                        check(refused || !everybody, "what is sound names its peers", &text);
+                    }
+                }
+            }
+            let _lints = netpol_k8s::lint(&manifests);
+        }
+    }
+    if let Ok(spec) = serde_json::from_str(text) {
+        upgraded(spec);
+    }
+}
+
+/// What an AdminNetworkPolicy becomes is accepted by a server of the newer version.
+fn upgraded(spec: AdminNetworkPolicySpec) {
+    let mut policy = AdminNetworkPolicy { spec: Some(spec), ..AdminNetworkPolicy::default() };
+    policy.metadata.name = Some("fuzz".to_owned());
+    let upgrade = netpol_k8s::upgrade(&[policy], &[], &[]);
+    let errors = upgrade.diagnostics.iter().any(|d| d.severity() == Severity::Error);
+    check(errors || !upgrade.policies.is_empty(), "nothing is dropped in silence", &upgrade);
+    for policy in &upgrade.policies {
+        let (_, found) = Converter::new().cluster_network_policy(policy, Channel::Experimental);
+        let refused = found.iter().any(|d| d.severity() == Severity::Error);
+        check(!refused, "what is converted is accepted", &found);
     }
 }
 

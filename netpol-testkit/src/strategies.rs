@@ -7,6 +7,7 @@
 //! Two things are never drawn, because no packet has them: addresses of different families at the two ends, and
 //! TCP, UDP, SCTP or ICMPv6 as [`Traffic::Other`].
 
+pub mod admin;
 pub mod legacy;
 
 use ipnet::IpNet;
@@ -267,6 +268,7 @@ pub fn peers() -> impl Strategy<Value = Peer> {
     prop_oneof![
         3 => pod_selections().prop_map(Peer::Pods),
         2 => blocks().prop_map(Peer::Network),
+        1 => selectors().prop_map(Peer::Nodes),
     ]
 }
 

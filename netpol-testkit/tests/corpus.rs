@@ -27,6 +27,11 @@ fn manifest() {
 }
 
 #[test]
+fn cluster_policy() {
+    replay("cluster_policy", fuzz::cluster_policy);
+}
+
+#[test]
 fn selector() {
     replay("selector", fuzz::selector);
 }

@@ -2,6 +2,7 @@
 
 mod needed;
 mod report;
+mod tiers;
 mod words;
 
 use crate::args::{ExplainArgs, Format};

@@ -1,5 +1,6 @@
 //! The answer: allowed or denied, why per direction, what was close, what would have been needed, and where CNIs differ.
 
+use super::tiers::{self, TierStep};
 use super::{Question, needed, words};
 use crate::Failure;
 use crate::party::Party;
@@ -61,6 +62,9 @@ struct Side {
     /// Is there a policy among them that selects the pod, and so might have a rule?
     #[serde(skip)]
     selected: bool,
+    /// What each tier said, up to the one that decided, where there are cluster-wide policies.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tiers: Vec<TierStep>,
     /// Rules that passed the connection on to the next tier.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     passed: Vec<RulePlace>,
@@ -76,7 +80,7 @@ struct Side {
 }
 
 #[derive(Clone, Serialize)]
-struct RulePlace {
+pub(super) struct RulePlace {
     policy: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     rule: Option<String>,
@@ -194,8 +198,11 @@ impl Answer {
             for place in side.rule.iter().chain(&side.isolated_by) {
                 writeln!(out, "             {}", place.text())?;
             }
-            for place in &side.passed {
-                writeln!(out, "           passed on by {}", place.text())?;
+            if !side.tiers.is_empty() {
+                writeln!(out, "           tiers:")?;
+            }
+            for step in &side.tiers {
+                writeln!(out, "             {}", step.text())?;
             }
             for inert in &side.without_effect {
                 writeln!(out, "           without effect: {}", inert.policy.text())?;
@@ -220,7 +227,7 @@ impl Answer {
 }
 
 impl RulePlace {
-    fn new(origin: &Origin, cluster: &Cluster) -> Self {
+    pub(super) fn new(origin: &Origin, cluster: &Cluster) -> Self {
         let source = source(origin, cluster);
         Self {
             policy: origin.policy.to_string(),
@@ -234,7 +241,7 @@ impl RulePlace {
         Self::new(&Origin { policy: policy.clone(), rule: None }, cluster)
     }
 
-    fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         let rule = self.rule.as_ref().map(|rule| format!(" {rule}")).unwrap_or_default();
         let place = match (&self.file, self.line) {
             (Some(file), Some(line)) => format!(" ({file}:{line})"),
@@ -350,6 +357,7 @@ fn side(
         needed::rule(direction, subject, remote_pod, remote_end, connection.traffic(), cluster)
     });
     let passed = decision.passed.iter().map(|origin| RulePlace::new(origin, cluster)).collect();
+    let tiers = tiers::steps(decision, cluster);
     let open = matches!(decision.outcome, Outcome::Open | Outcome::AllowedAtEnd);
     let without_effect =
         subject_pod.filter(|_| open).map(|pod| without_effect(direction, pod, manifests));
@@ -359,6 +367,7 @@ fn side(
         rule,
         isolated_by,
         selected,
+        tiers,
         passed,
         without_effect: without_effect.unwrap_or_default(),
         closest,
@@ -474,6 +483,15 @@ fn applying(question: &Question, decision: &Decision, cluster: &Cluster) -> Vec<
             Direction::Egress => (&question.to, connection.destination()),
             Direction::Ingress => (&question.from, connection.source()),
         };
+        let subject = if direction == Direction::Egress { &question.from } else { &question.to };
+        let subject = subject.as_ref().and_then(|pod| cluster.pod(pod));
+        if subject.is_some_and(|pod| tiers::rests_on_direction(side, direction, pod, cluster)) {
+            add(
+                "CNP-35",
+                "a NetworkPolicy isolates the pod in the other direction only, so Baseline is asked here; \
+                 some CNIs never ask it about a pod that any NetworkPolicy selects",
+            );
+        }
         let remote = remote.as_ref().and_then(|pod| cluster.pod(pod)).filter(|p| p.is_managed());
         let block = |origin: &Origin| {
             matches(origin, cluster).is_some_and(|matches| match &matches.peers {

@@ -20,6 +20,7 @@ fn peer(peer: &Peer) -> String {
             let holes: Vec<_> = block.except.iter().map(ToString::to_string).collect();
             format!("{} except {}", block.cidr, holes.join(" and "))
         }
+        Peer::Nodes(selector) => format!("nodes {selector}"),
         _ => "another kind of peer".to_owned(),
     }
 }

@@ -1,5 +1,6 @@
 //! The pods of a cluster, indexed so that a selection costs about what it selects.
 
+use crate::address_set::AddressSet;
 use crate::cluster::{Cluster, Pod};
 use crate::label::{Operator, Selector};
 use crate::name::NamespaceName;
@@ -66,6 +67,12 @@ impl<'a> Directory<'a> {
             self.select_in(range, &selection.pods, &mut selected);
         }
         selected
+    }
+
+    /// The addresses of the nodes that `selector` selects (CNP-18).
+    pub(super) fn node_addresses(&self, selector: &Selector) -> AddressSet {
+        let selected = self.cluster.nodes().filter(|node| selector.matches(node.labels()));
+        selected.flat_map(|node| node.addresses().iter().copied()).collect()
     }
 
     /// The positions of each namespace that is selected, in order. A selector looks at namespaces whose labels are

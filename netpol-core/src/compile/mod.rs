@@ -241,7 +241,7 @@ impl<'a> Compiler<'a> {
             if let Some(source) = &rule.matches.source {
                 self.ruleset.sources.insert(origin.clone(), source.clone());
             }
-            rules.push(self.rule(policy.subject(), direction, rule, origin)?);
+            rules.push(self.rule(policy, direction, rule, origin)?);
         }
         let rules: Rc<[Rule]> = rules.into();
         self.rules.insert((at, direction), Rc::clone(&rules));
@@ -250,14 +250,14 @@ impl<'a> Compiler<'a> {
 
     fn rule(
         &mut self,
-        subject: &'a PodSelection,
+        policy: &Policy,
         direction: Direction,
         rule: &'a PolicyRule,
         origin: Origin,
     ) -> Result<Rule, CompileError> {
         Ok(Rule {
             peers: self.peers(&rule.matches.peers)?,
-            ports: self.ports(subject, direction, &rule.matches.peers, &rule.matches.ports)?,
+            ports: self.ports(policy, direction, &rule.matches.peers, &rule.matches.ports)?,
             verdict: rule.verdict,
             origin,
         })
@@ -273,6 +273,9 @@ impl<'a> Compiler<'a> {
                     pods.insert(self.pod_set(selection)?);
                 }
                 Peer::Network(block) => addresses = addresses.union(&block_addresses(block)),
+                Peer::Nodes(selector) => {
+                    addresses = addresses.union(&self.directory.node_addresses(selector));
+                }
             }
         }
         let networks = if addresses.is_empty() {
@@ -307,7 +310,7 @@ impl<'a> Compiler<'a> {
 
     fn ports(
         &mut self,
-        subject: &PodSelection,
+        policy: &Policy,
         direction: Direction,
         peers: &Match<Peer>,
         ports: &Match<PortEntry>,
@@ -326,7 +329,7 @@ impl<'a> Compiler<'a> {
                     numbers = numbers.union(&PortSet::range(*protocol, *first, *last));
                 }
                 PortEntry::Named { protocol, name } => {
-                    for destinations in destinations(subject, direction, peers) {
+                    for destinations in destinations(policy, direction, peers) {
                         named.insert(self.named_port_set(
                             destinations.as_ref(),
                             direction,
@@ -421,20 +424,23 @@ fn block_addresses(block: &IpBlock) -> AddressSet {
 /// The pods whose named ports a rule can mean: the subject for ingress (NP-42), the destinations for egress (NP-43).
 ///
 /// The peers of the rule constrain the destination anyway; looking at no more pods than they select keeps the sets
-/// small. A block, or no peer list at all, can mean any pod (NP-43, NP-48).
+/// small. A block, or no peer list at all, can mean any pod (NP-43, NP-48); in the Admin and Baseline tiers a block has no
+/// names (CNP-16).
 fn destinations(
-    subject: &PodSelection,
+    policy: &Policy,
     direction: Direction,
     peers: &Match<Peer>,
 ) -> BTreeSet<Option<PodSelection>> {
     match (direction, peers) {
-        (Direction::Ingress, _) => [Some(subject.clone())].into(),
+        (Direction::Ingress, _) => [Some(policy.subject().clone())].into(),
         (Direction::Egress, Match::Any) => [None].into(),
         (Direction::Egress, Match::OneOf(peers)) => peers
             .iter()
-            .map(|peer| match peer {
-                Peer::Pods(selection) => Some(selection.clone()),
-                Peer::Network(_) => None,
+            .filter_map(|peer| match peer {
+                Peer::Pods(selection) => Some(Some(selection.clone())),
+                Peer::Network(_) | Peer::Nodes(_) => {
+                    (policy.tier() == Tier::NetworkPolicy).then_some(None)
+                }
             })
             .collect(),
     }

@@ -54,7 +54,7 @@ def read_documents(path):
     documents, titles = [], set()
     for number, text in enumerate(parts[1:], 1):
         heading, _, rest = text.partition("\n")
-        match = re.fullmatch(r"# ((?:(?:VAL|NP)-\d+ )+)(\S.*)", heading)
+        match = re.fullmatch(r"# ((?:(?:VAL|NP|CNP)-\d+ )+)(\S.*)", heading)
         if not match:
             raise Failure(f"{path.name}: document {number} does not begin with a line like '# VAL-16 a title': {heading!r}")
         title = match[2]
@@ -166,7 +166,7 @@ class Server:
 
     def post(self, document, validation):
         code, content, warnings = self.ask(
-            "POST", f"{PATH}?dryRun=All&fieldValidation={validation}",
+            "POST", f"{document.get('path', PATH)}?dryRun=All&fieldValidation={validation}",
             document["body"].encode("utf-8"), "application/" + document["format"])
         if code in NO_VERDICT:
             raise Failure(f"{document['title']}: HTTP {code} is no verdict about the object: {content.get('message')}")
@@ -297,7 +297,7 @@ def compare(path, new):
         print(f"{title}: {problem}")
     for title in recorded.keys() - answered.keys():
         differences += 1
-        print(f"{title}: recorded, but no longer in {OBJECTS.name}")
+        print(f"{title}: recorded, but no longer among the objects")
     if not differences and list(recorded) != list(answered):
         differences += 1
         print("the documents stand in another order")

@@ -183,6 +183,7 @@ struct StepDocument {
 #[serde(rename_all = "kebab-case")]
 enum Frame {
     E2e,
+    Houses,
 }
 
 #[derive(Default, Deserialize)]
@@ -222,6 +223,7 @@ impl Case {
         let within = |message: String| format!("{}: {}: {message}", origin.case, origin.title);
         let mut objects = match document.frame {
             Some(Frame::E2e) => objects::e2e_cluster(),
+            Some(Frame::Houses) => objects::houses_cluster(),
             None => Objects::default(),
         };
         for object in document.objects {
@@ -359,7 +361,7 @@ impl Step {
             None => message,
         };
         let mut apply = document.apply;
-        apply.extend(document.policies.into_iter().flatten().map(objects::network_policy));
+        apply.extend(document.policies.into_iter().flatten().map(objects::policy));
         let mut expect = Vec::new();
         for entry in document.expect.into_iter().flatten() {
             let mut entry = entry.into_iter();

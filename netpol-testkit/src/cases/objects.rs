@@ -122,13 +122,78 @@ fn key(kind: &str, namespace: Option<&str>, name: &str) -> Key {
     (kind.to_owned(), namespace.to_owned(), name.to_owned())
 }
 
-/// A NetworkPolicy of a case, with the fields that the case leaves out.
-pub(super) fn network_policy(mut policy: Value) -> Value {
-    if let Some(fields) = policy.as_object_mut() {
-        fields.insert("apiVersion".to_owned(), json!("networking.k8s.io/v1"));
-        fields.insert("kind".to_owned(), json!("NetworkPolicy"));
-    }
+/// A policy of a case, with the fields that the case leaves out. One without a kind is a NetworkPolicy.
+pub(super) fn policy(mut policy: Value) -> Value {
+    let Some(fields) = policy.as_object_mut() else { return policy };
+    let kind = fields.entry("kind").or_insert_with(|| json!("NetworkPolicy"));
+    let version = match kind.as_str() {
+        Some("ClusterNetworkPolicy") => "policy.networking.k8s.io/v1alpha2",
+        Some("AdminNetworkPolicy" | "BaselineAdminNetworkPolicy") => {
+            "policy.networking.k8s.io/v1alpha1"
+        }
+        _ => "networking.k8s.io/v1",
+    };
+    fields.entry("apiVersion").or_insert_with(|| json!(version));
     policy
+}
+
+/// The cluster of the network-policy-api suite: four houses with two pods each, and one on the host network.
+pub(super) fn houses_cluster() -> Objects {
+    let mut objects = Objects::default();
+    let houses = [
+        ("gryffindor", "harry-potter"),
+        ("hufflepuff", "cedric-diggory"),
+        ("ravenclaw", "luna-lovegood"),
+        ("slytherin", "draco-malfoy"),
+        ("forbidden-forrest", "centaur"),
+    ];
+    let ports = [
+        ("web", "TCP", 80),
+        ("web-alt", "TCP", 8080),
+        ("dns", "UDP", 53),
+        ("dns-alt", "UDP", 5353),
+        ("sctp", "SCTP", 9003),
+        ("sctp-alt", "SCTP", 9005),
+    ];
+    let ports = ports.map(
+        |(name, protocol, port)| json!({"name": name, "protocol": protocol, "containerPort": port}),
+    );
+    for (n, (house, name)) in (1..).zip(houses) {
+        let node = format!("node-{n}");
+        let labels = json!({"conformance-house": house});
+        objects.apply(json!({
+            "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": house, "labels": labels},
+        }));
+        objects.apply(json!({
+            "apiVersion": "v1", "kind": "Node",
+            "metadata": {"name": node, "labels": {"kubernetes.io/hostname": node}},
+            "status": {"addresses": [
+                {"type": "InternalIP", "address": format!("192.168.0.{n}")},
+                {"type": "InternalIP", "address": format!("fd00:192:168::{n}")},
+            ]},
+        }));
+        let host_network = name == "centaur";
+        for p in if host_network { 0..1 } else { 0..2 } {
+            let [v4, v6] = match host_network {
+                true => [format!("192.168.0.{n}"), format!("fd00:192:168::{n}")],
+                false => [format!("10.1.{n}.{}", p + 1), format!("fd00:10:1:{n}::{}", p + 1)],
+            };
+            objects.apply(json!({
+                "apiVersion": "v1", "kind": "Pod",
+                "metadata": {
+                    "namespace": house, "name": format!("{name}-{p}"), "labels": labels,
+                },
+                "spec": {
+                    "nodeName": node, "hostNetwork": host_network,
+                    "containers": [{"name": "serve", "image": "agnhost", "ports": ports}],
+                },
+                "status": {
+                    "phase": "Running", "podIP": v4, "podIPs": [{"ip": v4}, {"ip": v6}],
+                },
+            }));
+        }
+    }
+    objects
 }
 
 /// The e2e cluster: namespaces x, y and z with pods a, b and c each, one node per namespace.
