@@ -346,7 +346,7 @@ fn places(
     let most = next.map_or(1000, |(next, _)| next - 1).min(1000);
     let length = i32::try_from(parts).ok()?;
     let first = priority.min(most - length + 1);
-    (first >= least && first + length - 1 >= priority).then(|| (first..).zip(part_names).collect())
+    (first >= least && first + length > priority).then(|| (first..).zip(part_names).collect())
 }
 
 fn action(action: &str) -> String {
