@@ -342,10 +342,10 @@ fn places(
         return fits.then(|| vec![(priority, only.clone())]);
     }
     // Several need priorities that nobody else has.
-    let least = last.map_or(0, |(priority, _)| priority + 1);
-    let most = next.map_or(1000, |(next, _)| next - 1).min(1000);
+    let least = last.map_or(0, |(priority, _)| priority.saturating_add(1));
+    let most = next.map_or(1000, |(next, _)| next.saturating_sub(1)).min(1000);
     let length = i32::try_from(parts).ok()?;
-    let first = priority.min(most - length + 1);
+    let first = priority.min(most.saturating_sub(length - 1));
     (first >= least && first + length > priority).then(|| (first..).zip(part_names).collect())
 }
 
