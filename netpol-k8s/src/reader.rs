@@ -1,6 +1,6 @@
 //! Files, directories and texts into one cluster.
 
-use crate::admin::Channel;
+use crate::admin::{Channel, Typed};
 use crate::convert::Converter;
 use crate::diagnostic::{Diagnostic, Location, Severity, quoted};
 use crate::document::{self, Chunk};
@@ -188,6 +188,7 @@ impl Reader {
             diagnostics: self.diagnostics,
             remarks: BTreeMap::new(),
             skipped: BTreeMap::new(),
+            cluster_wide: BTreeMap::new(),
             places: BTreeMap::new(),
             sources: BTreeMap::new(),
         };
@@ -327,6 +328,7 @@ impl Assembly {
             Object::Namespace(namespace) => format!("Namespace {}", namespace.name()),
             Object::Node(node) => format!("Node {}", node.name()),
             Object::Policy { policy, .. } => policy.id().to_string(),
+            Object::ClusterWide { name, .. } => name.clone(),
             Object::Workload { namespace, name, kind, .. } => format!("{kind} {namespace}/{name}"),
         };
         if let Some(before) = manifests.places.insert(name.clone(), location.clone()) {
@@ -358,6 +360,12 @@ impl Assembly {
                 // Those of an earlier policy of the same name are about what does not count.
                 manifests.remarks.insert(policy.id().clone(), remarks);
                 manifests.cluster.insert_policy(*policy);
+            }
+            Object::ClusterWide { name, policy, typed } => {
+                manifests.cluster_wide.insert(name, typed.map(|typed| *typed));
+                if let Some(policy) = policy {
+                    manifests.cluster.insert_policy(*policy);
+                }
             }
             Object::Workload { namespace, name, kind, owner, pod } => {
                 let workload = Workload::new(namespace, name, kind);
@@ -402,6 +410,8 @@ pub struct Manifests {
     diagnostics: Vec<Diagnostic>,
     remarks: BTreeMap<PolicyId, Vec<Diagnostic>>,
     skipped: BTreeMap<String, usize>,
+    /// Cluster-wide policies as they were written, by kind and name; none if it has an error.
+    cluster_wide: BTreeMap<String, Option<Typed>>,
     places: BTreeMap<String, Location>,
     sources: BTreeMap<Arc<str>, Source>,
 }
@@ -470,6 +480,11 @@ impl Manifests {
     #[must_use]
     pub fn diagnostics(&self) -> &[Diagnostic] {
         &self.diagnostics
+    }
+
+    /// Cluster-wide policies as they were written, by kind and name; none for one that has an error.
+    pub(crate) fn cluster_wide(&self) -> &BTreeMap<String, Option<Typed>> {
+        &self.cluster_wide
     }
 
     /// What a policy says against itself.
