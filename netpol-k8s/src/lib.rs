@@ -34,7 +34,7 @@ mod validate;
 mod workload;
 mod yaml;
 
-pub use admin::{Channel, Upgrade, upgrade};
+pub use admin::{Channel, Upgrade, upgrade, upgrade_manifests};
 pub use cidr::{Cidr, CidrError};
 pub use convert::{Converter, address, label_selector};
 pub use diagnostic::{Diagnostic, Location, Severity};

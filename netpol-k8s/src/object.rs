@@ -1,6 +1,6 @@
 //! Documents into objects of the kinds that matter here, each by its `apiVersion` and `kind`.
 
-use crate::admin::{self, Channel, Kind};
+use crate::admin::{self, Channel, Kind, Typed};
 use crate::api::{alpha, v1beta1};
 use crate::convert::{Converter, defect_diagnostic};
 use crate::decode::{Issue, decode};
@@ -44,6 +44,12 @@ pub(crate) enum Object {
     },
     /// A policy of an API that no server has any more.
     Legacy(Box<LegacyPolicy>),
+    /// A cluster-wide policy: what it means, unless it is left out, and as it was written, unless it has an error.
+    ClusterWide {
+        name: String,
+        policy: Option<Box<Policy>>,
+        typed: Option<Box<Typed>>,
+    },
     /// With the pod that stands for its replicas.
     Workload {
         namespace: NamespaceName,
@@ -274,6 +280,9 @@ impl ObjectReader {
         let file = Arc::clone(&self.file);
         let (policy, diagnostics) =
             admin::read(node, kind, self.channel, Some(&file), &mut self.converter);
+        let wrong = |d: &Diagnostic| d.severity() == Severity::Error;
+        let sound = version == kind.version() && !diagnostics.iter().any(wrong);
+        let typed = if sound { admin::typed(node, kind).map(Box::new) } else { None };
         let all = diagnostics.len();
         let listed = diagnostics.into_iter().take(MOST_DIAGNOSTICS).map(|d| d.about(&object));
         self.found.diagnostics.extend(listed);
@@ -281,9 +290,8 @@ impl ObjectReader {
             let message = format!("has {all} defects; not all of them are listed");
             self.report(Diagnostic::error("VAL-28", message), node.span, &object);
         }
-        if let Some(policy) = policy {
-            self.add(node, Object::Policy { policy: Box::new(policy), remarks: Vec::new() });
-        }
+        let policy = policy.map(Box::new);
+        self.add(node, Object::ClusterWide { name: object, policy, typed });
     }
 
     fn policy(&mut self, node: &Node<'_>, served: bool) {

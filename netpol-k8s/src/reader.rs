@@ -1,6 +1,6 @@
 //! Files, directories and texts into one cluster.
 
-use crate::admin::Channel;
+use crate::admin::{Channel, Typed};
 use crate::api::v1beta1::Meaning;
 use crate::convert::Converter;
 use crate::diagnostic::{Diagnostic, Location, Severity, quoted};
@@ -207,6 +207,7 @@ impl Reader {
             diagnostics: self.diagnostics,
             remarks: BTreeMap::new(),
             skipped: BTreeMap::new(),
+            cluster_wide: BTreeMap::new(),
             places: BTreeMap::new(),
             sources: BTreeMap::new(),
             legacy: Legacy::new(self.beta),
@@ -349,6 +350,7 @@ impl Assembly {
             Object::Node(node) => format!("Node {}", node.name()),
             Object::Policy { policy, .. } => policy.id().to_string(),
             Object::Legacy(legacy) => legacy.policy.id().to_string(),
+            Object::ClusterWide { name, .. } => name.clone(),
             Object::Workload { namespace, name, kind, .. } => format!("{kind} {namespace}/{name}"),
         };
         if let Some(before) = manifests.places.insert(name.clone(), location.clone()) {
@@ -387,6 +389,12 @@ impl Assembly {
                 let remarks = std::mem::take(&mut policy.remarks);
                 manifests.remarks.insert(policy.policy.id().clone(), remarks);
                 manifests.legacy.policy(*policy);
+            }
+            Object::ClusterWide { name, policy, typed } => {
+                manifests.cluster_wide.insert(name, typed.map(|typed| *typed));
+                if let Some(policy) = policy {
+                    manifests.cluster.insert_policy(*policy);
+                }
             }
             Object::Workload { namespace, name, kind, owner, pod } => {
                 let workload = Workload::new(namespace, name, kind);
@@ -432,6 +440,8 @@ pub struct Manifests {
     diagnostics: Vec<Diagnostic>,
     remarks: BTreeMap<PolicyId, Vec<Diagnostic>>,
     skipped: BTreeMap<String, usize>,
+    /// Cluster-wide policies as they were written, by kind and name; none if it has an error.
+    cluster_wide: BTreeMap<String, Option<Typed>>,
     places: BTreeMap<String, Location>,
     sources: BTreeMap<Arc<str>, Source>,
     legacy: Legacy,
@@ -510,6 +520,11 @@ impl Manifests {
 
     pub(crate) fn legacy(&self) -> &Legacy {
         &self.legacy
+    }
+
+    /// Cluster-wide policies as they were written, by kind and name; none for one that has an error.
+    pub(crate) fn cluster_wide(&self) -> &BTreeMap<String, Option<Typed>> {
+        &self.cluster_wide
     }
 
     /// What a policy says against itself.

@@ -65,7 +65,7 @@ fn replay(json: &str, channel: Channel, wanted: impl Fn(&Document) -> bool) -> u
         compared += 1;
         let title = document.title.as_str();
         let mut reader = Reader::new().channel(channel);
-        reader.read_text("object", objects[title]);
+        reader.read_text("object", objects.get(title).unwrap());
         let manifests = reader.finish();
         // What nobody can evaluate, but a server stores, has no reason and is no unknown field.
         let is_refusal = |d: &&Diagnostic| {

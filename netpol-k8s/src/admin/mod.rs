@@ -38,7 +38,7 @@ use parts::PolicyParts;
 use schema::{Checker, SchemaDefect};
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
-pub use upgrade::{Upgrade, upgrade};
+pub use upgrade::{Upgrade, upgrade, upgrade_manifests};
 
 /// Which definitions a server has installed: with or without the fields that are still experimental (CNP-20).
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
@@ -85,6 +85,30 @@ impl Kind {
             Self::Cluster => PolicyKind::ClusterNetworkPolicy,
         }
     }
+}
+
+/// An object as its API has it.
+#[derive(Clone, Debug)]
+pub(crate) enum Typed {
+    Admin(v1alpha1::AdminNetworkPolicy),
+    Baseline(v1alpha1::BaselineAdminNetworkPolicy),
+    Cluster(v1alpha2::ClusterNetworkPolicy),
+}
+
+/// The object that a tree holds, as far as it can be decoded; nothing of it may be taken for sound if there are errors.
+pub(crate) fn typed(node: &Node<'_>, kind: Kind) -> Option<Typed> {
+    fn decoded<T: DeserializeOwned>(tree: &Node<'_>) -> Option<T> {
+        decode::<T>(tree).ok().map(|(value, _)| value)
+    }
+    let mut tree = node.clone();
+    if let Some(spec) = tree.find_mut(&[Segment::Field("spec".to_owned())]) {
+        recover::normalize(spec, &mut Vec::new(), &mut Vec::new());
+    }
+    Some(match kind {
+        Kind::Admin => Typed::Admin(decoded(&tree)?),
+        Kind::Baseline => Typed::Baseline(decoded(&tree)?),
+        Kind::Cluster => Typed::Cluster(decoded(&tree)?),
+    })
 }
 
 /// The policy that a tree holds, unless nobody can say what it is, and everything that is to be said about it; with places, if

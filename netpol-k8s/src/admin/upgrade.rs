@@ -11,14 +11,16 @@
 //! | a port range of one port; backwards | a number; nothing |
 //! | `sameLabels`, `notSameLabels`, whatever is defective | cannot be said: reported, and the policy is left out |
 
-use super::Channel;
 use super::convert::LAST_PRIORITY;
+use super::{Channel, Typed};
+use crate::api::Spec;
 use crate::api::v1alpha1::{
     self as old, AdminNetworkPolicy, BaselineAdminNetworkPolicy, NamespacesPeer,
 };
 use crate::api::v1alpha2::{self as new, ClusterNetworkPolicy, ClusterNetworkPolicySpec};
 use crate::convert::Converter;
 use crate::diagnostic::{Diagnostic, Severity};
+use crate::reader::Manifests;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use netpol_core::Direction;
 use std::collections::BTreeSet;
@@ -91,6 +93,52 @@ pub fn upgrade(
     for (tier, items) in [("Admin", admins), ("Baseline", baselines)] {
         upgrade.place(tier, items, existing, &mut names);
     }
+    upgrade
+}
+
+/// Converts the cluster-wide policies of v1alpha1 that were read, as [`upgrade`]. The ClusterNetworkPolicies that were read keep
+/// their places and are not among the result.
+///
+/// ```
+/// let mut reader = netpol_k8s::Reader::new();
+/// reader.read_text("guard.yaml", "\
+/// apiVersion: policy.networking.k8s.io/v1alpha1
+/// kind: AdminNetworkPolicy
+/// metadata: {name: guard}
+/// spec: {priority: 7, subject: {namespaces: {}}, ingress: [{action: Deny, from: [{namespaces: {}}]}]}
+/// ");
+/// let upgrade = netpol_k8s::upgrade_manifests(&reader.finish());
+/// assert_eq!(upgrade.policies[0].metadata.name.as_deref(), Some("guard"));
+/// ```
+#[must_use]
+pub fn upgrade_manifests(manifests: &Manifests) -> Upgrade {
+    let (mut admin, mut baseline, mut existing) = (Vec::new(), Vec::new(), Vec::new());
+    let mut broken = Vec::new();
+    for (object, typed) in manifests.cluster_wide() {
+        match typed {
+            Some(Typed::Admin(policy)) => admin.push(policy.clone()),
+            Some(Typed::Baseline(policy)) => baseline.push(policy.clone()),
+            Some(Typed::Cluster(policy)) => existing.push(policy.clone()),
+            None if object.starts_with(ClusterNetworkPolicySpec::KIND) => {
+                let message =
+                    "is not looked at, so parts of others may get in its way: mend it first";
+                broken.push(Diagnostic::warning("CNP-51", message).about(object));
+            }
+            None => {
+                let message = "is not converted: what is wrong with it must be mended first";
+                broken.push(Diagnostic::error("CNP-52", message).about(object));
+            }
+        }
+    }
+    let mut upgrade = upgrade(&admin, &baseline, &existing);
+    broken.append(&mut upgrade.diagnostics);
+    upgrade.diagnostics = broken
+        .into_iter()
+        .map(|diagnostic| {
+            let place = diagnostic.object().and_then(|object| manifests.place(object)).cloned();
+            diagnostic.at(place)
+        })
+        .collect();
     upgrade
 }
 
@@ -342,11 +390,11 @@ fn places(
         return fits.then(|| vec![(priority, only.clone())]);
     }
     // Several need priorities that nobody else has.
-    let least = last.map_or(0, |(priority, _)| priority + 1);
-    let most = next.map_or(1000, |(next, _)| next - 1).min(1000);
+    let least = last.map_or(0, |(priority, _)| priority.saturating_add(1));
+    let most = next.map_or(1000, |(next, _)| next.saturating_sub(1)).min(1000);
     let length = i32::try_from(parts).ok()?;
-    let first = priority.min(most - length + 1);
-    (first >= least && first + length - 1 >= priority).then(|| (first..).zip(part_names).collect())
+    let first = priority.min(most.saturating_sub(length - 1));
+    (first >= least && first + length > priority).then(|| (first..).zip(part_names).collect())
 }
 
 fn action(action: &str) -> String {
