@@ -332,7 +332,7 @@ fn follow(
             .filter(|(_, (old, new))| old == new)
             .map(|(packet, (old, _))| (packet, *old))
             .collect();
-        let layout = layout_beside(&ruleset(&pair[1]), options, &installed);
+        let layout = layout_beside(&ruleset(&pair[1]), options, &installed, &BTreeSet::new());
         let plan = Plan::new(&installed, &layout, flavor).unwrap();
         let mut wrong = None;
         machine.run(&plan, |machine, line| {
@@ -445,7 +445,7 @@ mod members {
             let options = IptablesOptions::default();
             let ruleset = |labels| compile(&cluster(labels, false), Scope::Cluster).unwrap();
             let installed = Installed::of(&layout(&ruleset(from), &options).model);
-            let layout = layout_beside(&ruleset(to), &options, &installed);
+            let layout = layout_beside(&ruleset(to), &options, &installed, &BTreeSet::new());
             let plan = Plan::new(&installed, &layout, Flavor::Legacy).unwrap();
             let lines = plan
                 .script()

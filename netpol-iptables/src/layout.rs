@@ -99,8 +99,14 @@ impl std::fmt::Display for Defect {
     }
 }
 
-/// In which version each set is, by its name in version 0. What is not in it is in version 0.
-pub(crate) type Versions = BTreeMap<SetName, u8>;
+/// What a layout depends on besides the ruleset and the options.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Adjustments {
+    /// In which version each set is, by its name in version 0. What is not in it is in version 0.
+    pub(crate) versions: BTreeMap<SetName, u8>,
+    /// Programs that the kernel refused: their pods are closed.
+    pub(crate) closed: BTreeSet<(Family, ProgramId)>,
+}
 
 /// Lays out a ruleset in iptables and ipset.
 ///
@@ -120,14 +126,14 @@ pub(crate) type Versions = BTreeMap<SetName, u8>;
 /// ```
 #[must_use]
 pub fn layout(ruleset: &Ruleset, options: &IptablesOptions) -> Layout {
-    layout_with(ruleset, options, &Versions::new())
+    layout_with(ruleset, options, &Adjustments::default())
 }
 
-/// The layout with sets in these versions.
+/// The layout with these adjustments.
 pub(crate) fn layout_with(
     ruleset: &Ruleset,
     options: &IptablesOptions,
-    versions: &Versions,
+    adjustments: &Adjustments,
 ) -> Layout {
     let mut layout = Layout::default();
     layout.model.prefix = options.prefix().clone();
@@ -144,7 +150,7 @@ pub(crate) fn layout_with(
         let builder = Builder {
             ruleset,
             options,
-            versions,
+            adjustments,
             family,
             alone: &alone,
             known: &known,
@@ -154,7 +160,59 @@ pub(crate) fn layout_with(
         };
         builder.build(&devices);
     }
+    if !adjustments.closed.is_empty() {
+        layout.drop_unused_sets();
+    }
     layout
+}
+
+impl Layout {
+    /// A set that the kernel refuses must not be made for nobody.
+    fn drop_unused_sets(&mut self) {
+        let chains = self.model.tables.values().flat_map(|table| table.chains.values());
+        let conditions = chains.flat_map(|chain| &chain.rules).flat_map(|rule| &rule.matches);
+        let used: BTreeSet<&SetName> = conditions
+            .filter_map(|condition| match condition {
+                Match::Set(name, _) => Some(name),
+                _ => None,
+            })
+            .collect();
+        self.model.sets.retain(|name, _| name.is_single() || used.contains(name));
+    }
+
+    /// The programs, of which family, whose rules lead to this chain or look up this set.
+    pub(crate) fn programs_with(&self, name: &str) -> BTreeSet<(Family, ProgramId)> {
+        let leads = |family: Family, first: &ChainName| {
+            let Some(table) = self.model.tables.get(&(family, TableName::Filter)) else {
+                return false;
+            };
+            let mut next = vec![first];
+            let mut seen: BTreeSet<&ChainName> = BTreeSet::new();
+            while let Some(chain) = next.pop() {
+                if chain.as_str() == name {
+                    return true;
+                }
+                if !seen.insert(chain) {
+                    continue;
+                }
+                for rule in table.chains.get(chain).into_iter().flat_map(|chain| &chain.rules) {
+                    let looks_up = |condition: &Match| {
+                        matches!(condition, Match::Set(set, _)
+                            if set.as_str() == name || set.spare().as_str() == name)
+                    };
+                    if rule.matches.iter().any(looks_up) {
+                        return true;
+                    }
+                    if let Some(Target::Goto(chain) | Target::Jump(chain)) = &rule.target {
+                        next.push(chain);
+                    }
+                }
+            }
+            false
+        };
+        let programs = self.programs.iter().filter(|((family, chain), _)| leads(*family, chain));
+        programs.map(|((family, _), id)| (*family, *id)).collect()
+    }
 }
 
 fn shared_device(defect: &DeviceDefect) -> Option<&str> {
@@ -171,7 +229,7 @@ type Devices = BTreeMap<DeviceName, LocalDevice>;
 struct Builder<'a> {
     ruleset: &'a Ruleset,
     options: &'a IptablesOptions,
-    versions: &'a Versions,
+    adjustments: &'a Adjustments,
     family: Family,
     /// The devices with one pod behind them.
     alone: &'a Devices,
@@ -246,7 +304,7 @@ impl Builder<'_> {
     /// The name of a set in its present version.
     fn set_name(&self, kind: SetKind, id: &[u8; 16]) -> SetName {
         let name = SetName::of(self.options.prefix(), kind, self.family, id);
-        match self.versions.get(&name) {
+        match self.adjustments.versions.get(&name) {
             Some(version) => name.with_version(*version),
             None => name,
         }
@@ -313,12 +371,19 @@ impl Builder<'_> {
         let mut chains: BTreeMap<ProgramId, ChainName> = BTreeMap::new();
         let mut own_node: BTreeMap<ProgramId, ChainName> = BTreeMap::new();
         for (&id, program) in self.ruleset.programs() {
+            let exempt = program.direction == Direction::Ingress || !police_egress;
+            let own = exempt && denies_before_network_policies(program);
+            if self.adjustments.closed.contains(&(self.family, id)) {
+                let chain = self.closed();
+                chains.insert(id, chain.clone());
+                own_node.extend(own.then_some((id, chain)));
+                continue;
+            }
             let kind = ChainKind::Program(program.direction);
             let chain = self.program(kind, id, program, false);
             self.layout.programs.insert((self.family, chain.clone()), id);
             chains.insert(id, chain);
-            let exempt = program.direction == Direction::Ingress || !police_egress;
-            if exempt && denies_before_network_policies(program) {
+            if own {
                 let kind = ChainKind::OwnNode(program.direction);
                 own_node.insert(id, self.program(kind, id, program, true));
             }
@@ -346,6 +411,18 @@ impl Builder<'_> {
         if let Some(rule) = own_ingress {
             self.entry(Builtin::Output, vec![rule], "from this node to pods");
         }
+    }
+
+    /// The chain that denies everything but neighbor discovery.
+    fn closed(&mut self) -> ChainName {
+        let mut rules: Vec<Rule> = match self.family {
+            Family::V4 => Vec::new(),
+            Family::V6 => (133..=137).map(neighbor_discovery).collect(),
+        };
+        let why = "closed: the kernel refused the rules";
+        let (target, comment) = (Some(Target::Drop), Comment::new(why));
+        rules.push(Rule { target, comment, ..Rule::default() });
+        self.add_chain(ChainKind::Closed, &[], rules, why)
     }
 
     /// An entry chain with these rules, and the jump to it.

@@ -27,11 +27,11 @@
 
 use crate::error::Error;
 use crate::installed::{Installed, InstalledSet, InstalledTable, Tables, Words, words};
-use crate::layout::{Layout, Versions, layout_with};
+use crate::layout::{Adjustments, Layout, layout_with};
 use crate::model::{Builtin, ChainName, Element, Match, Model, Set, SetName, Table, Target};
 use crate::options::{Flavor, IptablesOptions};
 use crate::text;
-use netpol_core::{Family, Ruleset};
+use netpol_core::{Family, ProgramId, Ruleset};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
@@ -194,28 +194,33 @@ impl Plan {
     }
 }
 
-/// The layout of a ruleset, with those versions of its sets that let it take the place of what is installed.
+/// The layout of a ruleset, with those versions of its sets that let it take the place of what is installed, and these
+/// programs closed.
 pub(crate) fn layout_beside(
     ruleset: &Ruleset,
     options: &IptablesOptions,
     installed: &Installed,
+    closed: &BTreeSet<(Family, ProgramId)>,
 ) -> Layout {
     let live = installed.live_sets();
-    let mut versions: Versions = live
-        .iter()
-        .filter(|name| !name.is_single())
-        .map(|n| (n.with_version(0), n.version()))
-        .collect();
-    let layout = layout_with(ruleset, options, &versions);
+    let versions = versions_of(&live);
+    let mut adjustments = Adjustments { versions, closed: closed.clone() };
+    let layout = layout_with(ruleset, options, &adjustments);
     let changed: Vec<&SetName> = changed(installed, &layout.model, &live).collect();
     if changed.is_empty() || in_place(installed, &layout.model, &changed).is_some() {
         return layout;
     }
     for name in changed {
         let free = (0..9).find(|v| !installed.sets.contains_key(&name.with_version(*v)));
-        versions.insert(name.with_version(0), free.unwrap_or_default());
+        adjustments.versions.insert(name.with_version(0), free.unwrap_or_default());
     }
-    layout_with(ruleset, options, &versions)
+    layout_with(ruleset, options, &adjustments)
+}
+
+/// The versions of these sets.
+pub(crate) fn versions_of(live: &BTreeSet<SetName>) -> BTreeMap<SetName, u8> {
+    let versioned = live.iter().filter(|name| !name.is_single());
+    versioned.map(|name| (name.with_version(0), name.version())).collect()
 }
 
 /// The sets that packets are looked up in and whose members would change.

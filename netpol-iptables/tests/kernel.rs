@@ -738,6 +738,82 @@ fn flavors_are_found_and_changed() {
     }
 }
 
+/// A program that refuses its input at the first line with these words.
+fn picky(netns: &Netns, program: &str, words: &str, message: &str) -> (Host, std::path::PathBuf) {
+    use std::os::unix::fs::PermissionsExt as _;
+    let path = std::env::temp_dir().join(format!("picky-{program}-{}", netns.0));
+    let script = format!(
+        "#!/bin/sh\ncase \"$*\" in *restore*|*noflush*) ;; *) exec {program} \"$@\" ;; esac\n\
+         text=$(cat)\n\
+         line=$(printf '%s\\n' \"$text\" | grep -n -e '{words}' | head -1 | cut -d: -f1)\n\
+         [ -z \"$line\" ] || {{ echo \"{message}\" | sed \"s/LINE/$line/\" >&2; exit 2; }}\n\
+         printf '%s\\n' \"$text\" | exec {program} \"$@\"\n"
+    );
+    std::fs::write(&path, script).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    (netns.host().with_program(program, &path), path)
+}
+
+#[test]
+fn what_the_kernel_refuses_is_closed_and_the_rest_applied() {
+    for flavor in Flavor::ALL {
+        let ruleset = cluster_ruleset(&policed_shop());
+        let restore = format!("iptables-{}-restore", flavor.as_str());
+        let set = iptables(&Netns::new(), on(flavor)).plan(&ruleset).unwrap().script();
+        let set = set.lines().find(|line| line.starts_with("create NP-n4")).unwrap();
+        let set = set.split(' ').nth(1).unwrap().to_owned();
+        for (program, words, message, of) in [
+            (
+                restore.as_str(),
+                "shop/api egress.0.",
+                "Couldn't load match 'multiport'\\n\\nError occurred at line: LINE",
+                "NetworkPolicy shop/api egress[0]",
+            ),
+            (
+                "ipset",
+                set.as_str(),
+                "Error in line LINE: Kernel error received: set type not supported",
+                "TCP port http",
+            ),
+        ] {
+            let netns = Netns::new();
+            let (host, path) = picky(&netns, program, words, message);
+            let mut iptables = Iptables::new(host, on(flavor));
+            iptables.replace(&ruleset).unwrap();
+            let defects: Vec<String> =
+                iptables.report().defects().iter().map(ToString::to_string).collect();
+            assert_eq!(defects.len(), 1, "{defects:?}");
+            assert!(defects[0].contains(of), "{defects:?}");
+            let listing = netns.ok(&[&format!("iptables-{}-save", flavor.as_str())], "");
+            let leaf = |address: &str| {
+                let leaf = format!(" {address}/32 -m comment --comment \"shop/");
+                let lines = listing
+                    .lines()
+                    .filter(|line| line.contains(&leaf) || line.contains(&leaf.replace('"', "")));
+                lines.filter(|line| line.contains("-g NP-c")).count()
+            };
+            assert!(leaf("10.0.0.2") >= 1, "{listing}");
+            assert_eq!(leaf("10.0.0.3"), 0, "{listing}");
+            std::fs::remove_file(path).unwrap();
+            // With tools that do not refuse it, it is put right.
+            let mut iptables = self::iptables(&netns, on(flavor));
+            iptables.replace(&ruleset).unwrap();
+            assert_eq!(iptables.report().defects(), []);
+            assert_eq!(iptables.installed().unwrap(), Some(Inventory::of(&ruleset)));
+            assert_eq!(iptables.plan(&ruleset).unwrap().script(), "");
+        }
+        // What is no program's is an error, and names what it can.
+        let netns = Netns::new();
+        let (host, path) = picky(&netns, &restore, "^-I FORWARD", "line LINE: RULE_INSERT failed");
+        let error = Iptables::new(host, on(flavor)).replace(&ruleset).unwrap_err();
+        assert!(
+            matches!(&error, Error::Refused { policies, .. } if policies == "netpol"),
+            "{error}"
+        );
+        std::fs::remove_file(path).unwrap();
+    }
+}
+
 #[test]
 fn an_error_names_the_policy_and_changes_to_nothing_are_refused() {
     for flavor in Flavor::ALL {
