@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """What a packet costs with iptables: our rulesets against the same box without policy. Root; uses `inject` and `inject.bpf.o`.
 
-    cargo build --release -p netpol-iptables --example node
-    python3 cost.py INJECT_DIR target/release/examples/node [ROUNDS]
+    cargo build --release -p netpol-iptables --example iptables_node
+    python3 cost.py INJECT_DIR target/release/examples/iptables_node [ROUNDS]
 
 One network namespace per case: uplink, pods' device, routes, conntrack, and a chain at the end that drops what was forwarded
 (new and denied packets) or not (established). Slices of 8192 packets of a case and of the floor in turn; the table has the

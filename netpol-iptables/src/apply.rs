@@ -344,7 +344,7 @@ impl Iptables {
         match output {
             Ok(output) if output.success => Ok(()),
             Ok(output) => Err(failed(output.stderr, None)),
-            Err(error) => Err(failed(error.to_string(), Some(error))),
+            Err(error) => Err(failed(error.to_string(), Some(Box::new(error)))),
         }
     }
 }
@@ -354,13 +354,13 @@ struct Failure {
     program: Program,
     message: String,
     line: Option<String>,
-    fatal: Option<Error>,
+    fatal: Option<Box<Error>>,
 }
 
 impl Failure {
     fn explain(self, model: &Model, waited: Duration) -> Error {
         if let Some(fatal) = self.fatal {
-            return fatal;
+            return *fatal;
         }
         let line = self.line.unwrap_or_default();
         let policies = policies(model, &line);

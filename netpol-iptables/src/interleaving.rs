@@ -348,6 +348,8 @@ fn follow(
         let reached: Vec<bool> = packets.iter().map(|packet| machine.passes(packet)).collect();
         prop_assert_eq!(&reached, &new);
         installed = Installed::of(&layout.model);
+        let again = layout_beside(&ruleset(&pair[1]), options, &installed, &BTreeSet::new());
+        prop_assert!(Plan::new(&installed, &again, flavor).unwrap().is_empty());
         // What is believed is what is there.
         let names = |name: &crate::model::SetName| name.as_str().to_owned();
         prop_assert!(machine.sets.keys().cloned().eq(installed.sets.keys().map(names)));

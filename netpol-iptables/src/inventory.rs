@@ -20,7 +20,8 @@ pub(crate) fn inventory(
     options: &IptablesOptions,
 ) -> Result<Inventory, Error> {
     let live = installed.live_sets();
-    let adjustments = Adjustments { versions: versions_of(&live), ..Adjustments::default() };
+    let adjustments =
+        Adjustments { versions: versions_of(installed, &live), ..Adjustments::default() };
     let layout = layout_with(ruleset, options, &adjustments);
     let mut inventory = Inventory::default();
     sets(installed, ruleset, options, &layout, &live, &mut inventory)?;

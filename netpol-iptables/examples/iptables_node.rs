@@ -1,5 +1,5 @@
-//! A made-up node, for measuring: `node LOCAL_PODS off|prerouting DEVICE DIRECTORY` writes its ruleset as the three files and
-//! `load.sh`; `node LOCAL_PODS GUARD DEVICE NETNS legacy|nft` applies it in that network namespace (ip-netns(8)), again, and with
+//! A made-up node, for measuring: `iptables_node LOCAL_PODS off|prerouting DEVICE DIRECTORY` writes its ruleset as the three files and
+//! `load.sh`; `iptables_node LOCAL_PODS GUARD DEVICE NETNS legacy|nft` applies it in that network namespace (ip-netns(8)), again, and with
 //! one pod more elsewhere, one here, and one policy more.
 //!
 //! 10,000 pods in the cluster, 1,000 policies; the local pods are of ten classes, each under two policies with two rules per
