@@ -1,6 +1,13 @@
 //! Real packets through the real kernel: is the fate of each what the specification says? On both
 //! implementations of iptables. Needs root, iptables, ipset and iproute2.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests, too, fail by panicking")]
+#![expect(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "helpers of tests, too, fail by panicking and say what they saw"
+)]
 
 use netpol_core::{
     Backend, Cluster, Direction, Established, Family, IpBlock, Labels, Match, Namespace, NodeName,
