@@ -137,11 +137,10 @@ fn rules(
     Ok(())
 }
 
-/// The address and the chain of a rule of the tree: `-s ADDRESS ... -g CHAIN`, with nothing else but a comment.
+/// The address and the chain of a rule of the tree: `-s ADDRESS -g CHAIN`, and nothing else.
 fn leaf(rule: &Words) -> Option<(Direction, IpAddr, &str)> {
     let words: Vec<&str> = rule.iter().map(String::as_str).collect();
-    let ["-A", _, side, net, "-m", "comment", "--comment", _, "-g", chain] = words.as_slice()
-    else {
+    let ["-A", _, side, net, "-g", chain] = words.as_slice() else {
         return None;
     };
     let direction = match *side {
