@@ -242,7 +242,11 @@ impl Builder<'_> {
             // Other protocols fall off the chain, which allows them.
             rules = protocols_go_to(&Target::Goto(refusal));
         } else if self.family == Family::V6 {
-            rules.splice(0..0, (133..=137).map(neighbor_discovery));
+            // Each condition on a protocol walks the extension headers, so all but ICMPv6 meets one.
+            let types = (133..=137).map(neighbor_discovery).chain(rules.iter().cloned()).collect();
+            let types = self.add_chain(ChainKind::Denial, &[], types, why);
+            let (protocol, target) = (Some(IpProtocol::Icmpv6), Some(Target::Goto(types)));
+            rules.insert(0, Rule { protocol, target, ..Rule::default() });
         }
         rules.insert(0, itself);
         self.add_chain(ChainKind::Denial, &[], rules, why)
