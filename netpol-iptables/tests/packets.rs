@@ -10,9 +10,9 @@
 )]
 
 use netpol_core::{
-    Backend, Cluster, Direction, Established, Family, IpBlock, Labels, Match, Namespace, NodeName,
-    Options, OwnNodeEgress, Peer, Phase, Pod, PodId, PodSelection, Policy, PolicyRule, PortEntry,
-    Protocol, Scope, Selector, TrafficMatch, Verdict, compile,
+    Backend, Cluster, Delta, Direction, Established, Family, IpBlock, Labels, Match, Namespace,
+    NodeName, Options, OwnNodeEgress, Peer, Phase, Pod, PodId, PodSelection, Policy, PolicyRule,
+    PortEntry, Protocol, Scope, Selector, TrafficMatch, Verdict, compile,
 };
 use netpol_host::{Denial, Host, HostOptions};
 use netpol_iptables::{
@@ -52,6 +52,7 @@ on_both! {
     denial_is_silent_or_told
     denied_packets_are_counted_by_policy
     updates_under_flood
+    members_under_flood
 }
 
 fn apply(lab: &Lab, iptables: &mut Iptables, cluster: &Cluster, scope: Scope<'_>) {
@@ -719,4 +720,56 @@ fn updates_under_flood(flavor: Flavor) {
     assert!(leaked_by_two > 0, "the detector works");
     assert_eq!((lost, leaked), (0, 0), "of {sent}");
     assert_eq!((killed.0, killed.1), (0, 0), "of {}", killed.2);
+}
+
+/// Nothing is lost and nothing leaks while pods join, leave and change sets: member by member, by swap, or with new rules.
+fn members_under_flood(flavor: Flavor) {
+    let (plan, base) = two_pods();
+    let lab = Lab::new(&plan).unwrap();
+    let ruleset = |step: &str, others: u8| {
+        let mut cluster = base.clone();
+        let a = base.pod(&pod("a")).unwrap().clone();
+        cluster.insert_pod(a.with_labels(Labels::from_iter([("app", "a"), ("step", step)])));
+        for number in 0..others {
+            let labels =
+                Labels::from_iter([("step", if number % 2 == 0 { "one" } else { "other" })]);
+            let other = Pod::new(pod(&format!("o{number}")), labels).with_phase(Phase::Running);
+            cluster.insert_pod(other.with_addresses([IpAddr::from([10, 7, 0, number])]));
+        }
+        let rule = |step| {
+            let peer =
+                Peer::Pods(PodSelection::within("shop", Selector::match_labels([("step", step)])));
+            TrafficMatch::new(Match::OneOf(vec![peer]), port_list(53))
+        };
+        let rules = vec![rule("one"), rule("two"), rule("other")];
+        cluster.insert_policy(Policy::network_policy("shop", "b", is("b"), Some(rules), None));
+        compile(&cluster, Scope::Cluster).unwrap()
+    };
+    let mut before = ruleset("one", 0);
+    let mut iptables = iptables(flavor, IptablesOptions::default());
+    lab.run(&Place::Node, || iptables.replace(&before).unwrap()).unwrap();
+    let (mut probes, mut allowed) = (Vec::new(), Vec::new());
+    for (a, b, world) in PAIRS.map(|(a, b, w)| (ip(a), ip(b), ip(w))) {
+        for (source, port, passes) in [(a, 53, true), (a, 54, false), (world, 53, false)] {
+            probes.push(Probe::new(source, b, Traffic::Port(Protocol::Udp, port)));
+            allowed.push(passes);
+        }
+    }
+    let flood = lab.flood(&probes).unwrap();
+    let mut ways = [0, 0];
+    for round in 0..6 {
+        for (step, others) in [("one", 30), ("one", 200), ("two", 200), ("two", 7), ("one", 9)] {
+            let after = ruleset(step, others + round);
+            let delta = Delta::between(&before, &after);
+            lab.run(&Place::Node, || iptables.apply(&delta).unwrap()).unwrap();
+            ways[usize::from(iptables.report().runs() > 1)] += 1;
+            before = after;
+        }
+    }
+    let (lost, leaked, sent) = judge(&flood.stop().unwrap(), &allowed);
+    println!(
+        "{flavor}: {lost} lost, {leaked} leaked of {sent}, {ways:?} in sets alone and with rules"
+    );
+    assert!(ways[0] >= 10 && ways[1] >= 10, "{ways:?}");
+    assert_eq!((lost, leaked), (0, 0), "of {sent}");
 }
