@@ -3,14 +3,14 @@
 use crate::error::{Error, explain, line_of};
 use crate::installed::{Installed, RuleCount, Tables, parse_rules, parse_sets, read_tables};
 use crate::inventory::inventory;
-use crate::layout::{Defect, Layout};
+use crate::layout::Defect;
 use crate::model::{Builtin, Element, Model, SetName};
 use crate::options::{Flavor, IptablesOptions};
 use crate::plan::{Phase, Plan, Program, Step, layout_beside, subject};
 use crate::tools::{Tools, ipset_save};
 use netpol_core::{Backend, Delta, Direction, Family, Inventory, Ruleset};
 use netpol_host::{Denied, Host, ProgramError};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -92,6 +92,9 @@ impl Report {
     }
 }
 
+/// How many parts of a ruleset the kernel may refuse before all of it is given up.
+const MOST_REFUSALS: usize = 64;
+
 impl Iptables {
     /// The rules of `host`, as these options want them. Nothing is read or changed yet.
     #[must_use]
@@ -144,7 +147,7 @@ impl Iptables {
     pub fn plan(&self, ruleset: &Ruleset) -> Result<Plan, Error> {
         let tools = self.tools()?;
         let installed = self.read(&tools)?;
-        let layout = layout_beside(ruleset, &self.options, &installed);
+        let layout = layout_beside(ruleset, &self.options, &installed, &BTreeSet::new());
         Plan::new(&installed, &layout, tools.flavor)
     }
 
@@ -244,29 +247,37 @@ impl Iptables {
         self.believed = None;
         let (tools, both) = self.find_tools()?;
         self.tools = Some((tools.clone(), both.clone()));
-        let installed = match believed {
+        let mut installed = match believed {
             Some(believed) => believed,
             None => self.read(&tools)?,
         };
-        let Layout { model, mut defects, programs } =
-            layout_beside(&ruleset, &self.options, &installed);
-        defects.extend(both);
-        let layout = Layout { model, defects: Vec::new(), programs };
-        let plan = Plan::new(&installed, &layout, tools.flavor)?;
-        let mut report = Report { flavor: Some(tools.flavor), defects, ..Report::default() };
-        for step in &plan.steps {
-            match self.run(&tools, step, &mut report) {
-                Ok(()) => {}
-                // The new rules are in force; what is left over is read again and removed by the next change.
-                Err(failure) if step.phase == Phase::Clean => {
-                    report.left_over = Some(failure.message);
-                    break;
-                }
-                Err(failure) => {
-                    return Err(failure.explain(&layout.model, self.options.lock_wait()));
-                }
+        let mut report = Report { flavor: Some(tools.flavor), ..Report::default() };
+        let mut refused = Vec::new();
+        let mut closed = BTreeSet::new();
+        let (layout, plan) = loop {
+            let layout = layout_beside(&ruleset, &self.options, &installed, &closed);
+            let plan = Plan::new(&installed, &layout, tools.flavor)?;
+            let Some(failure) = self.carry_out(&tools, &plan, &mut report) else {
+                break (layout, plan);
+            };
+            // What is not enforced in the rules of one program does not stand in the way of the others.
+            let line = failure.line.clone().unwrap_or_default();
+            let error = failure.explain(&layout.model, self.options.lock_wait());
+            let programs = subject(&line).0.map(|name| layout.programs_with(&name));
+            let programs = programs.filter(|_| error.is_refusal()).unwrap_or_default();
+            if programs.is_empty() || refused.len() == MOST_REFUSALS {
+                return Err(error);
             }
-        }
+            closed.extend(programs);
+            refused.push(Defect::Refused {
+                name: subject(&line).0.unwrap_or_default(),
+                policies: policies(&layout.model, &line),
+                message: error.to_string(),
+            });
+            // ipset has no transaction: what it did before the line that failed is there.
+            installed = self.read(&tools)?;
+        };
+        report.defects = layout.defects.iter().cloned().chain(both).chain(refused).collect();
         if report.left_over.is_none() {
             let mut believed = Installed::of(&layout.model);
             // A set that stays is made for as many members as before.
@@ -284,6 +295,22 @@ impl Iptables {
         self.report = report;
         self.ruleset = Some(ruleset);
         Ok(())
+    }
+
+    /// Runs the steps; what failed, if it was not only the cleaning.
+    fn carry_out(&self, tools: &Tools, plan: &Plan, report: &mut Report) -> Option<Failure> {
+        for step in &plan.steps {
+            match self.run(tools, step, report) {
+                Ok(()) => {}
+                // The new rules are in force; what is left over is read again and removed by the next change.
+                Err(failure) if step.phase == Phase::Clean => {
+                    report.left_over = Some(failure.message);
+                    return None;
+                }
+                Err(failure) => return Some(failure),
+            }
+        }
+        None
     }
 
     fn run(&self, tools: &Tools, step: &Step, report: &mut Report) -> Result<(), Failure> {
@@ -317,7 +344,7 @@ impl Iptables {
         match output {
             Ok(output) if output.success => Ok(()),
             Ok(output) => Err(failed(output.stderr, None)),
-            Err(error) => Err(failed(error.to_string(), Some(error))),
+            Err(error) => Err(failed(error.to_string(), Some(Box::new(error)))),
         }
     }
 }
@@ -327,13 +354,13 @@ struct Failure {
     program: Program,
     message: String,
     line: Option<String>,
-    fatal: Option<Error>,
+    fatal: Option<Box<Error>>,
 }
 
 impl Failure {
     fn explain(self, model: &Model, waited: Duration) -> Error {
         if let Some(fatal) = self.fatal {
-            return fatal;
+            return *fatal;
         }
         let line = self.line.unwrap_or_default();
         let policies = policies(model, &line);

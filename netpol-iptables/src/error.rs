@@ -116,6 +116,13 @@ impl Error {
     }
 }
 
+impl Error {
+    /// Is it about what was to be made, not about who makes it and when?
+    pub(crate) fn is_refusal(&self) -> bool {
+        matches!(self, Self::Limit { .. } | Self::Unsupported { .. } | Self::Refused { .. })
+    }
+}
+
 /// The line of its input that a message of ipset or iptables-restore is about, from 0.
 pub(crate) fn line_of(message: &str) -> Option<usize> {
     // "Error occurred at line: 7", "line 7: RULE_APPEND failed (...)", "iptables-restore: line 7 failed",

@@ -2,10 +2,11 @@
 
 use crate::error::Error;
 use crate::installed::{Installed, Words, words};
-use crate::layout::{Layout, Versions, layout_with};
+use crate::layout::{Adjustments, Layout, layout_with};
 use crate::model::{ChainName, Element, SetName, TableName};
 use crate::name::SetKind;
 use crate::options::IptablesOptions;
+use crate::plan::versions_of;
 use crate::text;
 use ipnet::IpNet;
 use netpol_core::{AddressSet, Direction, Family, Inventory, ProgramId, Ruleset};
@@ -19,12 +20,9 @@ pub(crate) fn inventory(
     options: &IptablesOptions,
 ) -> Result<Inventory, Error> {
     let live = installed.live_sets();
-    let versions: Versions = live
-        .iter()
-        .filter(|name| !name.is_single())
-        .map(|name| (name.with_version(0), name.version()))
-        .collect();
-    let layout = layout_with(ruleset, options, &versions);
+    let adjustments =
+        Adjustments { versions: versions_of(installed, &live), ..Adjustments::default() };
+    let layout = layout_with(ruleset, options, &adjustments);
     let mut inventory = Inventory::default();
     sets(installed, ruleset, options, &layout, &live, &mut inventory)?;
     for family in Family::ALL {
@@ -139,11 +137,10 @@ fn rules(
     Ok(())
 }
 
-/// The address and the chain of a rule of the tree: `-s ADDRESS ... -g CHAIN`, with nothing else but a comment.
+/// The address and the chain of a rule of the tree: `-s ADDRESS -g CHAIN`, and nothing else.
 fn leaf(rule: &Words) -> Option<(Direction, IpAddr, &str)> {
     let words: Vec<&str> = rule.iter().map(String::as_str).collect();
-    let ["-A", _, side, net, "-m", "comment", "--comment", _, "-g", chain] = words.as_slice()
-    else {
+    let ["-A", _, side, net, "-g", chain] = words.as_slice() else {
         return None;
     };
     let direction = match *side {

@@ -8,6 +8,8 @@
 mod apply;
 mod error;
 mod installed;
+#[cfg(test)]
+mod interleaving;
 mod inventory;
 mod layout;
 pub mod model;

@@ -207,6 +207,12 @@ impl ChainName {
         Direction::ALL.into_iter().find(|d| letter == Some(ChainKind::Program(*d).letter()))
     }
 
+    /// Is it named by its rules?
+    pub(crate) fn has_digest(&self) -> bool {
+        let rest = self.0.split_once('-').and_then(|(_, rest)| rest.get(1..));
+        rest.is_some_and(is_base62)
+    }
+
     /// Does every packet that comes here end here, unless no policy may deny it?
     pub(crate) fn is_denial(&self) -> bool {
         let rest = self.0.split_once('-').map(|(_, rest)| rest);
@@ -257,6 +263,11 @@ impl SetName {
     /// Where the members of this set are gathered before the two are swapped.
     pub(crate) fn spare(&self) -> Self {
         if self.is_single() { Self(format!("{}-new", self.0)) } else { self.with_version(9) }
+    }
+
+    /// Is it a place where members are gathered?
+    pub(crate) fn is_spare(&self) -> bool {
+        self.0.ends_with("-new") || !self.is_single() && self.version() == 9
     }
 
     /// Is there but one set of its kind?

@@ -27,11 +27,11 @@
 
 use crate::error::Error;
 use crate::installed::{Installed, InstalledSet, InstalledTable, Tables, Words, words};
-use crate::layout::{Layout, Versions, layout_with};
+use crate::layout::{Adjustments, Layout, layout_with};
 use crate::model::{Builtin, ChainName, Element, Match, Model, Set, SetName, Table, Target};
 use crate::options::{Flavor, IptablesOptions};
 use crate::text;
-use netpol_core::{Family, Ruleset};
+use netpol_core::{Family, ProgramId, Ruleset};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
@@ -130,7 +130,7 @@ impl Plan {
         let mut sets = SetSteps::default();
         sets.plan(installed, model)?;
         let mut plan = Self::default();
-        plan.push(Phase::Create, Program::Ipset, sets.create);
+        plan.push(Phase::Create, Program::Ipset, &sets.create);
         let mut tables: BTreeMap<(Phase, Family), Vec<String>> = BTreeMap::new();
         let nothing = InstalledTable::default();
         for (&key, table) in &model.tables {
@@ -148,15 +148,15 @@ impl Plan {
         let mut restore = |plan: &mut Self, phase| {
             for family in Family::ALL {
                 let lines = tables.remove(&(phase, family)).unwrap_or_default();
-                plan.push(phase, Program::Restore(flavor, family), lines);
+                plan.push(phase, Program::Restore(flavor, family), &lines);
             }
         };
         restore(&mut plan, Phase::Create);
-        plan.push(Phase::Switch, Program::Ipset, sets.switch);
+        plan.push(Phase::Switch, Program::Ipset, &sets.switch);
         restore(&mut plan, Phase::Switch);
         restore(&mut plan, Phase::Clean);
         plan.remove_tables(&installed.other, flavor.other());
-        plan.push(Phase::Clean, Program::Ipset, sets.clean);
+        plan.push(Phase::Clean, Program::Ipset, &sets.clean);
         Ok(plan)
     }
 
@@ -165,28 +165,25 @@ impl Plan {
         let mut plan = Self::default();
         plan.remove_tables(&installed.tables, flavor);
         plan.remove_tables(&installed.other, flavor.other());
-        let sets = installed.sets.keys().map(|name| format!("destroy {name}")).collect();
-        plan.push(Phase::Clean, Program::Ipset, sets);
+        let sets = installed.sets.keys().map(|name| format!("destroy {name}"));
+        plan.push(Phase::Clean, Program::Ipset, &sets.collect::<Vec<_>>());
         plan
     }
 
     fn remove_tables(&mut self, tables: &Tables, flavor: Flavor) {
         for family in Family::ALL {
             let mut lines = Vec::new();
-            for (_, table) in tables.iter().filter(|((of, _), _)| *of == family).rev() {
+            for ((_, name), table) in tables.iter().filter(|((of, _), _)| *of == family) {
                 let steps = TableSteps::plan(table, &Table::default());
-                let steps = steps.switch.into_iter().chain(steps.clean);
-                lines.push(steps.collect::<Vec<_>>());
+                lines.push(format!("*{name}"));
+                lines.extend(steps.switch.into_iter().chain(steps.clean));
+                lines.push("COMMIT".to_owned());
             }
-            let names = tables.keys().rev().filter(|(of, _)| *of == family).map(|(_, name)| name);
-            let lines = names.zip(lines).flat_map(|(name, lines)| {
-                [format!("*{name}")].into_iter().chain(lines).chain(["COMMIT".to_owned()])
-            });
-            self.push(Phase::Clean, Program::Restore(flavor, family), lines.collect());
+            self.push(Phase::Clean, Program::Restore(flavor, family), &lines);
         }
     }
 
-    fn push(&mut self, phase: Phase, program: Program, lines: Vec<String>) {
+    fn push(&mut self, phase: Phase, program: Program, lines: &[String]) {
         if !lines.is_empty() {
             let text = lines.join("\n") + "\n";
             self.steps.push(Step { phase, program, text });
@@ -194,28 +191,37 @@ impl Plan {
     }
 }
 
-/// The layout of a ruleset, with those versions of its sets that let it take the place of what is installed.
+/// The layout of a ruleset, with those versions of its sets that let it take the place of what is installed, and these
+/// programs closed.
 pub(crate) fn layout_beside(
     ruleset: &Ruleset,
     options: &IptablesOptions,
     installed: &Installed,
+    closed: &BTreeSet<(Family, ProgramId)>,
 ) -> Layout {
     let live = installed.live_sets();
-    let mut versions: Versions = live
-        .iter()
-        .filter(|name| !name.is_single())
-        .map(|n| (n.with_version(0), n.version()))
-        .collect();
-    let layout = layout_with(ruleset, options, &versions);
+    let versions = versions_of(installed, &live);
+    let mut adjustments = Adjustments { versions, closed: closed.clone() };
+    let layout = layout_with(ruleset, options, &adjustments);
     let changed: Vec<&SetName> = changed(installed, &layout.model, &live).collect();
     if changed.is_empty() || in_place(installed, &layout.model, &changed).is_some() {
         return layout;
     }
     for name in changed {
         let free = (0..9).find(|v| !installed.sets.contains_key(&name.with_version(*v)));
-        versions.insert(name.with_version(0), free.unwrap_or_default());
+        adjustments.versions.insert(name.with_version(0), free.unwrap_or_default());
     }
-    layout_with(ruleset, options, &versions)
+    layout_with(ruleset, options, &adjustments)
+}
+
+/// In which version each set is: that in which packets are looked up, else any that is there.
+pub(crate) fn versions_of(
+    installed: &Installed,
+    live: &BTreeSet<SetName>,
+) -> BTreeMap<SetName, u8> {
+    let there = installed.sets.keys().rev().filter(|name| !name.is_spare());
+    let versioned = there.chain(live).filter(|name| !name.is_single());
+    versioned.map(|name| (name.with_version(0), name.version())).collect()
 }
 
 /// The sets that packets are looked up in and whose members would change.

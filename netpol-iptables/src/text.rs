@@ -53,6 +53,9 @@ fn write_table(text: &mut String, name: TableName, table: &Table) {
             let _ = writeln!(text, "# {title}");
         }
         for rule in rules {
+            if !rule.note.is_empty() {
+                let _ = writeln!(text, "# {}", rule.note);
+            }
             let _ = writeln!(text, "-A {name}{}", Line(rule));
         }
     }

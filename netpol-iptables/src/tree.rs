@@ -136,8 +136,8 @@ fn common_prefix<'a>(mut devices: impl Iterator<Item = &'a DeviceName>) -> &'a s
 }
 
 /// The rule in a leaf.
-pub(crate) fn leaf(side: Side, address: IpAddr, target: Target, comment: Comment) -> Rule {
-    Rule { target: Some(target), comment, ..of_network(side, address.into()) }
+pub(crate) fn leaf(side: Side, address: IpAddr, target: Target, note: Comment) -> Rule {
+    Rule { target: Some(target), note, ..of_network(side, address.into()) }
 }
 
 #[cfg(test)]
@@ -162,7 +162,7 @@ mod tests {
         (root, chains)
     }
 
-    /// The comment of the rule that a packet ends at, and how many rules it met.
+    /// The note of the rule that a packet ends at, and how many rules it met.
     fn walk(
         root: &[Rule],
         chains: &Chains,
@@ -177,7 +177,7 @@ mod tests {
                         rules = &chains[chain];
                         continue 'chain;
                     }
-                    _ if matches(rule) => return (Some(rule.comment.clone()), met),
+                    _ if matches(rule) => return (Some(rule.note.clone()), met),
                     _ => {}
                 }
             }
@@ -229,7 +229,7 @@ mod tests {
             let leaves: BTreeMap<DeviceName, Rule> = names
                 .iter()
                 .map(|name| {
-                    let rule = Rule { comment: Comment::new(name), ..Rule::default() };
+                    let rule = Rule { note: Comment::new(name), ..Rule::default() };
                     (DeviceName::new(name).unwrap(), rule)
                 })
                 .collect();

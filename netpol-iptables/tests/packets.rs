@@ -1,11 +1,18 @@
 //! Real packets through the real kernel: is the fate of each what the specification says? On both
 //! implementations of iptables. Needs root, iptables, ipset and iproute2.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests, too, fail by panicking")]
+#![expect(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "helpers of tests, too, fail by panicking and say what they saw"
+)]
 
 use netpol_core::{
-    Backend, Cluster, Direction, Established, Family, IpBlock, Labels, Match, Namespace, NodeName,
-    Options, OwnNodeEgress, Peer, Phase, Pod, PodId, PodSelection, Policy, PolicyRule, PortEntry,
-    Protocol, Scope, Selector, TrafficMatch, Verdict, compile,
+    Backend, Cluster, Delta, Direction, Established, Family, IpBlock, Labels, Match, Namespace,
+    NodeName, Options, OwnNodeEgress, Peer, Phase, Pod, PodId, PodSelection, Policy, PolicyRule,
+    PortEntry, Protocol, Scope, Selector, TrafficMatch, Verdict, compile,
 };
 use netpol_host::{Denial, Host, HostOptions};
 use netpol_iptables::{
@@ -45,6 +52,7 @@ on_both! {
     denial_is_silent_or_told
     denied_packets_are_counted_by_policy
     updates_under_flood
+    members_under_flood
 }
 
 fn apply(lab: &Lab, iptables: &mut Iptables, cluster: &Cluster, scope: Scope<'_>) {
@@ -211,18 +219,19 @@ fn options() -> impl Strategy<Value = IptablesOptions> {
 
 fn every_packet_meets_the_fate_that_the_specification_says(flavor: Flavor) {
     let config = ProptestConfig {
-        cases: 40,
+        cases: 24,
         max_shrink_iters: 60,
         failure_persistence: None,
         ..ProptestConfig::default()
     };
     let mut compared = 0;
     let mut runner = TestRunner::new(config);
-    let strategy = (clusters(), options(), any::<bool>(), any::<bool>());
+    let strategy = (clusters(), options(), any::<bool>(), any::<bool>(), any::<bool>());
     let counter = std::cell::RefCell::new(&mut compared);
-    let done = runner.run(&strategy, |(cluster, options, one_node, files)| {
+    let done = runner.run(&strategy, |(cluster, options, one_node, files, known)| {
         let node = cluster.nodes().next().map(|node| node.name().clone()).filter(|_| one_node);
         let (mut lab, cluster, local) = build(&cluster, node.as_ref());
+        let cluster = if known { cluster } else { behind(&cluster, None) };
         let scope = node.as_ref().map_or(Scope::Cluster, Scope::Node);
         let ruleset = compile(&cluster, scope).unwrap();
         let model = layout(&ruleset, &options).model;
@@ -439,22 +448,56 @@ fn replies_and_errors_pass(flavor: Flavor) {
     }
 }
 
-/// NP-73, NP-74: a pod reaches itself by way of the node, whatever its policies say.
+/// The pods, behind devices that nobody knows, or all behind this one.
+fn behind(cluster: &Cluster, device: Option<&str>) -> Cluster {
+    let mut moved = cluster.clone();
+    for pod in cluster.pods() {
+        let mut bare = Pod::new(pod.id().clone(), pod.labels().clone())
+            .with_addresses(pod.addresses().to_vec())
+            .with_ports(pod.ports().to_vec())
+            .with_phase(pod.phase())
+            .with_host_network(pod.host_network());
+        if let Some(node) = pod.node() {
+            bare = bare.with_node(node.as_str());
+        }
+        if let Some(created) = pod.created() {
+            bare = bare.with_created(created);
+        }
+        if let Some(device) = device {
+            bare = bare.with_interface(device);
+        }
+        moved.insert_pod(bare);
+    }
+    moved
+}
+
+/// NP-73, NP-74: a pod reaches itself by way of the node, whatever its policies say, whether its device is known or not.
 fn a_pod_and_itself(flavor: Flavor) {
     let (plan, mut cluster) = two_pods();
     cluster.insert_policy(deny_all("a"));
     let deny = || vec![PolicyRule { matches: TrafficMatch::everything(), verdict: Verdict::Deny }];
     cluster.insert_policy(Policy::admin("x", 1, PodSelection::everything(), deny(), deny()));
     let mut lab = Lab::new(&plan).unwrap();
-    apply(&lab, &mut iptables(flavor, IptablesOptions::default()), &cluster, Scope::Cluster);
-    for (from, to, allowed) in [
-        ("10.0.0.1", "10.0.0.1", true),
-        ("10.0.0.1", "10.0.1.1", true),
-        ("fd00::1", "fd00::1", true),
-        ("10.0.0.1", "10.0.0.2", false),
+    let options = IptablesOptions::default;
+    let unguarded = options().with_guard(Guard::Off);
+    let device = lab.interface(&pod("a")).unwrap().to_string();
+    for (cluster, options) in [
+        (cluster.clone(), options()),
+        (cluster.clone(), unguarded.clone()),
+        (behind(&cluster, None), options()),
+        (behind(&cluster, Some(&device)), unguarded),
     ] {
-        let probe = Probe::new(ip(from), ip(to), DNS).sent_by(pod("a"));
-        assert_eq!(one(&mut lab, probe).delivered, allowed, "{from} {to}");
+        apply(&lab, &mut iptables(flavor, options), &cluster, Scope::Cluster);
+        for (from, to, allowed) in [
+            ("10.0.0.1", "10.0.0.1", true),
+            ("10.0.0.1", "10.0.1.1", true),
+            ("fd00::1", "fd00::1", true),
+            ("10.0.0.1", "10.0.0.2", false),
+            ("fd00::1", "fd00::2", false),
+        ] {
+            let probe = Probe::new(ip(from), ip(to), DNS).sent_by(pod("a"));
+            assert_eq!(one(&mut lab, probe).delivered, allowed, "{from} {to}");
+        }
     }
 }
 
@@ -653,7 +696,7 @@ fn updates_under_flood(flavor: Flavor) {
     // Killed between two steps, and started again with the other ruleset.
     let flood = lab.flood(&probes).unwrap();
     for round in 0..12 {
-        let mut next = self::iptables(flavor, IptablesOptions::default());
+        let next = self::iptables(flavor, IptablesOptions::default());
         let killed =
             lab.run(&Place::Node, || next.plan(&rulesets[(round + 1) % 2]).unwrap()).unwrap();
         for step in killed.steps.iter().take(round % 7) {
@@ -677,4 +720,56 @@ fn updates_under_flood(flavor: Flavor) {
     assert!(leaked_by_two > 0, "the detector works");
     assert_eq!((lost, leaked), (0, 0), "of {sent}");
     assert_eq!((killed.0, killed.1), (0, 0), "of {}", killed.2);
+}
+
+/// Nothing is lost and nothing leaks while pods join, leave and change sets: member by member, by swap, or with new rules.
+fn members_under_flood(flavor: Flavor) {
+    let (plan, base) = two_pods();
+    let lab = Lab::new(&plan).unwrap();
+    let ruleset = |step: &str, others: u8| {
+        let mut cluster = base.clone();
+        let a = base.pod(&pod("a")).unwrap().clone();
+        cluster.insert_pod(a.with_labels(Labels::from_iter([("app", "a"), ("step", step)])));
+        for number in 0..others {
+            let labels =
+                Labels::from_iter([("step", if number % 2 == 0 { "one" } else { "other" })]);
+            let other = Pod::new(pod(&format!("o{number}")), labels).with_phase(Phase::Running);
+            cluster.insert_pod(other.with_addresses([IpAddr::from([10, 7, 0, number])]));
+        }
+        let rule = |step| {
+            let peer =
+                Peer::Pods(PodSelection::within("shop", Selector::match_labels([("step", step)])));
+            TrafficMatch::new(Match::OneOf(vec![peer]), port_list(53))
+        };
+        let rules = vec![rule("one"), rule("two"), rule("other")];
+        cluster.insert_policy(Policy::network_policy("shop", "b", is("b"), Some(rules), None));
+        compile(&cluster, Scope::Cluster).unwrap()
+    };
+    let mut before = ruleset("one", 0);
+    let mut iptables = iptables(flavor, IptablesOptions::default());
+    lab.run(&Place::Node, || iptables.replace(&before).unwrap()).unwrap();
+    let (mut probes, mut allowed) = (Vec::new(), Vec::new());
+    for (a, b, world) in PAIRS.map(|(a, b, w)| (ip(a), ip(b), ip(w))) {
+        for (source, port, passes) in [(a, 53, true), (a, 54, false), (world, 53, false)] {
+            probes.push(Probe::new(source, b, Traffic::Port(Protocol::Udp, port)));
+            allowed.push(passes);
+        }
+    }
+    let flood = lab.flood(&probes).unwrap();
+    let mut ways = [0, 0];
+    for round in 0..6 {
+        for (step, others) in [("one", 30), ("one", 200), ("two", 200), ("two", 7), ("one", 9)] {
+            let after = ruleset(step, others + round);
+            let delta = Delta::between(&before, &after);
+            lab.run(&Place::Node, || iptables.apply(&delta).unwrap()).unwrap();
+            ways[usize::from(iptables.report().runs() > 1)] += 1;
+            before = after;
+        }
+    }
+    let (lost, leaked, sent) = judge(&flood.stop().unwrap(), &allowed);
+    println!(
+        "{flavor}: {lost} lost, {leaked} leaked of {sent}, {ways:?} in sets alone and with rules"
+    );
+    assert!(ways[0] >= 10 && ways[1] >= 10, "{ways:?}");
+    assert_eq!((lost, leaked), (0, 0), "of {sent}");
 }
