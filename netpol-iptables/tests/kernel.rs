@@ -19,7 +19,8 @@ use netpol_testkit::strategies::{clusters, clusters_with_edits};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use std::time::{Duration, Instant};
-use support::{Netns, block, cluster_ruleset, is, one_of, pods, policed_shop, port, rule, shop};
+use netpol_testkit::samples::{is, one_of, pods, policed_shop, port, shop};
+use support::{Netns, cluster_ruleset};
 
 fn on(flavor: Flavor) -> IptablesOptions {
     IptablesOptions::default().with_flavor(Some(flavor))

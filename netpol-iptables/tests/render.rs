@@ -6,7 +6,8 @@ mod support;
 use netpol_core::{Cluster, Established, Family, Options, OtherProtocols, OwnNodeEgress};
 use netpol_host::{Denial, HostOptions};
 use netpol_iptables::{IptablesOptions, layout, text};
-use support::{cluster_ruleset, policed_shop};
+use netpol_testkit::samples::policed_shop;
+use support::cluster_ruleset;
 
 fn files(cluster: &Cluster, options: &IptablesOptions) -> String {
     let layout = layout(&cluster_ruleset(cluster), options);
