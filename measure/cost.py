@@ -14,6 +14,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 
 import layouts
 
@@ -73,9 +74,9 @@ def nft(pods, guard, dispatch="address"):
 def iptables(pods, guard, flavor):
     """Our rules in iptables and ipset."""
     def load(e):
-        for command, part in (("ipset restore", "ipset"), (f"iptables-{flavor}-restore --noflush", "v4"),
-                              (f"ip6tables-{flavor}-restore --noflush", "v6")):
-            sh(e + command, sh(f"{EXAMPLES}/iptables_node {pods} {guard} pod0 {part}"))
+        with tempfile.TemporaryDirectory() as directory:
+            sh(f"{EXAMPLES}/iptables_node {pods} {guard} pod0 {directory}")
+            sh(f"{e} env IPTABLES=iptables-{flavor} IP6TABLES=ip6tables-{flavor} sh {directory}/load.sh")
     return load
 
 
@@ -141,7 +142,7 @@ cases = [Case("floor", 110), Case("nft", 110, nft(110, "off")), Case("nft-guard-
          Case("kube-router-like-nft", 110, like_nft(layouts.kube_router_like), outward=False)]
 if os.path.exists(EXAMPLES + "/iptables_node"):
     cases += [Case("iptables-legacy", 110, iptables(110, "off", "legacy")),
-              Case("iptables-legacy-guard", 110, iptables(110, "on", "legacy"), guarded=True),
+              Case("iptables-legacy-guard", 110, iptables(110, "prerouting", "legacy"), guarded=True),
               Case("iptables-nft", 110, iptables(110, "off", "nft")),
               Case("iptables-10-pods", 10, iptables(10, "off", "legacy")),
               Case("iptables-1000-pods", 1000, iptables(1000, "off", "legacy")),

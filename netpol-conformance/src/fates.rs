@@ -2,7 +2,7 @@
 
 use crate::arena::Arena;
 use crate::candidate::{Candidate, Settings};
-use crate::worlds::{DNS, deny_all, ip, network, pod, two_pods};
+use crate::worlds::{DNS, behind, deny_all, ip, network, pod, two_pods};
 use netpol_core::{
     Cluster, Family, Match, NodeName, Options, OwnNodeEgress, PodId, PodSelection, Policy,
     PolicyRule, Protocol, Scope, TrafficMatch, Verdict,
@@ -30,12 +30,13 @@ pub fn random_clusters(candidate: &dyn Candidate) {
         ..ProptestConfig::default()
     };
     let compared = Cell::new(0);
-    let strategy = (clusters(), settings(candidate), any::<bool>());
-    let done = TestRunner::new(config).run(&strategy, |(cluster, settings, one_node)| {
+    let strategy = (clusters(), settings(candidate), any::<bool>(), any::<bool>());
+    let done = TestRunner::new(config).run(&strategy, |(cluster, settings, one_node, known)| {
         let one_node = one_node && candidate.judge().is_none();
         let node = cluster.nodes().next().map(|node| node.name().clone()).filter(|_| one_node);
         let plan = plan(&cluster, node.as_ref());
         let cluster = plan.complete(&cluster);
+        let cluster = if known { cluster } else { behind(&cluster, None) };
         let managed = cluster.pods().filter(|pod| pod.is_managed());
         let local = managed.filter(|pod| node.is_none() || pod.node() == node.as_ref());
         let local = local.map(|pod| pod.id().clone()).collect();
@@ -212,21 +213,35 @@ fn neighbors(address: IpAddr) -> Vec<IpAddr> {
     }
 }
 
-/// NP-73, NP-74: a pod reaches itself by way of the node, whatever its policies say.
+/// NP-73, NP-74: a pod reaches itself by way of the node, whatever its policies say, whether its device is known, unknown or
+/// that of others, too.
 pub fn a_pod_and_itself(candidate: &dyn Candidate) {
     let (plan, mut cluster) = two_pods();
     cluster.insert_policy(deny_all("a"));
     cluster.insert_policy(deny_everything());
+    let unguarded = Settings { unguarded: true, ..Settings::default() };
+    let device = cluster.pod(&pod("a")).and_then(|pod| pod.interface()).map(ToString::to_string);
+    let device = device.expect("the lab names devices");
     let mut arena = Arena::new(candidate, &plan, Settings::default());
-    arena.enforce(&cluster, Scope::Cluster);
-    for (from, to, allowed) in [
-        ("10.0.0.1", "10.0.0.1", true),
-        ("10.0.0.1", "10.0.1.1", true),
-        ("fd00::1", "fd00::1", true),
-        ("10.0.0.1", "10.0.0.2", false),
+    for (cluster, settings) in [
+        (cluster.clone(), Settings::default()),
+        (cluster.clone(), unguarded.clone()),
+        (behind(&cluster, None), Settings::default()),
+        (behind(&cluster, Some(&device)), unguarded),
     ] {
-        let probe = Probe::new(ip(from), ip(to), DNS).sent_by(pod("a"));
-        assert_eq!(arena.delivered(&[probe]), [Some(allowed)], "{} {from} {to}", candidate.name());
+        arena.restart(settings);
+        arena.enforce(&cluster, Scope::Cluster);
+        for (from, to, allowed) in [
+            ("10.0.0.1", "10.0.0.1", true),
+            ("10.0.0.1", "10.0.1.1", true),
+            ("fd00::1", "fd00::1", true),
+            ("10.0.0.1", "10.0.0.2", false),
+            ("fd00::1", "fd00::2", false),
+        ] {
+            let probe = Probe::new(ip(from), ip(to), DNS).sent_by(pod("a"));
+            let delivered = arena.delivered(&[probe]);
+            assert_eq!(delivered, [Some(allowed)], "{} {from} {to}", candidate.name());
+        }
     }
 }
 

@@ -70,7 +70,7 @@ macro_rules! suite {
                 contract: every_shape_of_rule_is_accepted, hostile_names_stay_names, applying_again_changes_nothing,
                     there_and_back_again, deltas_lead_where_replacing_leads, others_are_untouched_and_removal_leaves_no_trace,
                     random_clusters_are_read_back;
-                updates: nothing_is_lost_or_leaks_while_rules_change;
+                updates: nothing_is_lost_or_leaks_while_rules_change, nothing_is_lost_or_leaks_while_pods_come_and_go;
             );
 
             #[test]

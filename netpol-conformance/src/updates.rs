@@ -1,14 +1,15 @@
 //! What packets see while rules change.
 
 use crate::candidate::{Candidate, Enforcer, Settings};
-use crate::worlds::{network, pairs, two_pods};
+use crate::worlds::{network, pairs, pod, two_pods};
 use netpol_core::{
-    Cluster, Inventory, Match, Peer, Policy, PortEntry, Protocol, Ruleset, Scope, TrafficMatch,
-    compile,
+    Cluster, Delta, Inventory, Labels, Match, Peer, Phase, Pod, PodSelection, Policy, PortEntry,
+    Protocol, Ruleset, Scope, Selector, TrafficMatch, compile,
 };
 use netpol_lab::{FloodCount, Lab, Place, Plan, Probe, Traffic};
 use netpol_testkit::samples::{is, pods, port as port_of};
 use std::io::{BufRead as _, BufReader, Read as _};
+use std::net::IpAddr;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -156,6 +157,58 @@ pub fn nothing_is_lost_or_leaks_while_rules_change(candidate: &dyn Candidate) {
     let [seen, control] = under_flood(candidate, APPLIES);
     println!("{}: {seen}; removed and applied anew: {control}", candidate.name());
     assert!(control.leaked > 0, "the detector works");
+    if candidate.abilities().atomic {
+        assert_eq!((seen.lost, seen.leaked), (0, 0), "{}", candidate.name());
+    }
+}
+
+/// Pods join sets, leave them and change from one to another under a flood of packets whose verdict is always the same.
+pub fn nothing_is_lost_or_leaks_while_pods_come_and_go(candidate: &dyn Candidate) {
+    if candidate.judge().is_some() {
+        return;
+    }
+    let (plan, base) = two_pods();
+    let ruleset = |step: &str, others: u8| {
+        let mut cluster = base.clone();
+        let a = base.pod(&pod("a")).unwrap().clone();
+        cluster.insert_pod(a.with_labels(Labels::from_iter([("app", "a"), ("step", step)])));
+        for number in 0..others {
+            let step = if number % 2 == 0 { "one" } else { "other" };
+            let labels = Labels::from_iter([("step", step)]);
+            let other = Pod::new(pod(&format!("o{number}")), labels).with_phase(Phase::Running);
+            cluster.insert_pod(other.with_addresses([IpAddr::from([10, 7, 0, number])]));
+        }
+        let rule = |step| {
+            let pods = PodSelection::within("shop", Selector::match_labels([("step", step)]));
+            TrafficMatch::new(Match::OneOf(vec![Peer::Pods(pods)]), port_list(53))
+        };
+        let rules = vec![rule("one"), rule("two"), rule("other")];
+        cluster.insert_policy(Policy::network_policy("shop", "b", is("b"), Some(rules), None));
+        compile(&cluster, Scope::Cluster).unwrap()
+    };
+    let lab = Lab::new(&plan).unwrap();
+    let enforcer = lab.run(&Place::Node, || candidate.start(&Settings::default()));
+    let mut enforcer = enforcer.unwrap();
+    let mut before = ruleset("one", 0);
+    replace(&lab, candidate, &mut *enforcer, &before);
+    let (mut probes, mut allowed) = (Vec::new(), Vec::new());
+    for (a, b, world) in pairs() {
+        for (source, port, passes) in [(a, 53, true), (a, 54, false), (world, 53, false)] {
+            probes.push(Probe::new(source, b, Traffic::Port(Protocol::Udp, port)));
+            allowed.push(passes);
+        }
+    }
+    let flood = lab.flood(&probes).unwrap();
+    for round in 0..5 {
+        for (step, others) in [("one", 30), ("one", 200), ("two", 200), ("two", 7), ("one", 9)] {
+            let after = ruleset(step, others + round);
+            let delta = Delta::between(&before, &after);
+            lab.run(&Place::Node, || enforcer.apply(&delta)).unwrap().unwrap();
+            before = after;
+        }
+    }
+    let seen = Seen::of(&flood.stop().unwrap(), &allowed);
+    println!("{}, pods come and go: {seen}", candidate.name());
     if candidate.abilities().atomic {
         assert_eq!((seen.lost, seen.leaked), (0, 0), "{}", candidate.name());
     }

@@ -59,3 +59,26 @@ pub(crate) fn deny_ingress(subject: &str) -> Policy {
 pub(crate) fn deny_egress(subject: &str) -> Policy {
     Policy::network_policy("shop", format!("out-{subject}"), is(subject), None, Some(vec![]))
 }
+
+/// The pods, behind devices that nobody knows, or all behind this one.
+pub(crate) fn behind(cluster: &Cluster, device: Option<&str>) -> Cluster {
+    let mut moved = cluster.clone();
+    for pod in cluster.pods() {
+        let mut bare = Pod::new(pod.id().clone(), pod.labels().clone())
+            .with_addresses(pod.addresses().to_vec())
+            .with_ports(pod.ports().to_vec())
+            .with_phase(pod.phase())
+            .with_host_network(pod.host_network());
+        if let Some(node) = pod.node() {
+            bare = bare.with_node(node.as_str());
+        }
+        if let Some(created) = pod.created() {
+            bare = bare.with_created(created);
+        }
+        if let Some(device) = device {
+            bare = bare.with_interface(device);
+        }
+        moved.insert_pod(bare);
+    }
+    moved
+}

@@ -38,5 +38,6 @@ suite!(nft, super::nftables::Nft::default());
 suite!(nft_by_device, super::nftables::Nft::by_device());
 suite!(nft_script, super::nftables::Nft::script());
 suite!(nft_objects, super::nftables::Nft::objects());
-suite!(iptables_legacy, super::iptables::IptablesWith(netpol_iptables::Flavor::Legacy));
-suite!(iptables_nft, super::iptables::IptablesWith(netpol_iptables::Flavor::Nft));
+suite!(iptables_legacy, super::iptables::IptablesWith::backend(netpol_iptables::Flavor::Legacy));
+suite!(iptables_nft, super::iptables::IptablesWith::backend(netpol_iptables::Flavor::Nft));
+suite!(iptables_files, super::iptables::IptablesWith::files(netpol_iptables::Flavor::Legacy));

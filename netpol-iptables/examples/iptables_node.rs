@@ -2,20 +2,18 @@
 //! `load.sh`; `iptables_node LOCAL_PODS GUARD DEVICE NETNS legacy|nft` applies it in that network namespace (ip-netns(8)), again, and with
 //! one pod more elsewhere, one here, and one policy more.
 //!
-//! 10,000 pods in the cluster, 1,000 policies; the local pods are of ten classes, each under two policies with two rules per
-//! direction and a set of 1,000 peers for each rule. All rules of the last kind allow UDP 80, so that a packet to that port
-//! walks them all. DEVICE is the one of the first pod; the others are on `p1`, `p2` and so on.
+//! The node is that of `netpol_testkit::scale::busy_node`. DEVICE is the one of the first pod; the others are on `p1`, `p2` and
+//! so on.
 //!
 //! To standard error go sizes and times.
 
-use netpol_core::Delta;
 use netpol_core::{
-    Backend, Cluster, Family, Labels, Match, Namespace, Peer, Phase, Pod, PodId, PodSelection,
-    Policy, PortEntry, Protocol, Ruleset, Scope, Selector, TrafficMatch, compile,
+    Backend, Cluster, Delta, Family, Labels, Phase, Pod, PodId, Policy, Ruleset, Scope, Selector,
+    compile,
 };
 use netpol_iptables::{Flavor, Guard, Iptables, IptablesOptions, layout, text};
+use netpol_testkit::scale::{busy_node, busy_node_addresses, busy_node_peer};
 use std::error::Error;
-use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -29,7 +27,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let device = arguments.next().unwrap_or_else(|| "p0".to_owned());
     let place = arguments.next().ok_or("which directory or network namespace?")?;
     let flavor = arguments.next();
-    let mut cluster = cluster(local, &device);
+    let mut cluster = busy_node(local, &device);
     let node = "node".into();
     let options = IptablesOptions::default().with_guard(guard);
     let ruleset = compile(&cluster, Scope::Node(&node))?;
@@ -61,10 +59,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         before = after;
         Ok::<(), Box<dyn Error>>(())
     };
-    cluster.insert_pod(remote(10_000));
+    cluster.insert_pod(busy_node_peer(10_000));
     next("one pod more elsewhere", &cluster, &mut iptables)?;
     let class = Labels::from_iter([("class", "c3")]);
-    let pod = Pod::new(PodId::new("n", "one-more"), class).with_addresses(addresses(1, local + 1));
+    let pod = Pod::new(PodId::new("n", "one-more"), class)
+        .with_addresses(busy_node_addresses(1, local + 1));
     cluster.insert_pod(pod.with_phase(Phase::Running).with_node("node").with_interface("q"));
     next("one pod more here", &cluster, &mut iptables)?;
     let subject = Selector::match_labels([("class", "c3")]);
@@ -90,80 +89,4 @@ fn timed(
         report.lines()
     );
     Ok(())
-}
-
-fn cluster(local: u32, device: &str) -> Cluster {
-    let mut cluster = Cluster::new();
-    cluster.insert_namespace(Namespace::new("n", Labels::new()));
-    for number in 0..local {
-        let class = format!("c{}", number % 10);
-        let interface = if number == 0 { device.to_owned() } else { format!("p{number}") };
-        let pod = Pod::new(
-            PodId::new("n", format!("local-{number}")),
-            Labels::from_iter([("class", class.as_str())]),
-        );
-        cluster.insert_pod(
-            pod.with_addresses(addresses(1, number + 1))
-                .with_phase(Phase::Running)
-                .with_node("node")
-                .with_interface(interface),
-        );
-    }
-    for number in 0..10_000 - local.min(10_000) {
-        cluster.insert_pod(remote(number));
-    }
-    for class in 0..500_u32 {
-        for policy in 0..2 {
-            let rules = || -> Option<Vec<TrafficMatch>> {
-                Some(
-                    (0..2)
-                        .map(|rule| {
-                            allow((4 * class + 2 * policy + rule) % 40, (2 * policy + rule) % 3)
-                        })
-                        .collect(),
-                )
-            };
-            let subject = Selector::match_labels([("class", format!("c{class}").as_str())]);
-            cluster.insert_policy(Policy::network_policy(
-                "n",
-                format!("p{class}-{policy}"),
-                subject,
-                rules(),
-                rules(),
-            ));
-        }
-    }
-    cluster
-}
-
-/// The last of a class' four rules allows UDP 80, the others something else.
-fn allow(set: u32, kind: u32) -> TrafficMatch {
-    let (protocol, port) = match (set % 4, kind) {
-        (3, _) => (Protocol::Udp, 80),
-        (_, 0) => (Protocol::Tcp, 80),
-        (_, 1) => (Protocol::Udp, 81),
-        _ => (Protocol::Udp, 82),
-    };
-    let peers = Selector::match_labels([(format!("s{set}").as_str(), "")]);
-    let peers = Match::OneOf(vec![Peer::Pods(PodSelection::within("n", peers))]);
-    let ports = vec![PortEntry::Range { protocol, first: port, last: port }];
-    TrafficMatch::new(peers, Match::OneOf(ports))
-}
-
-/// A pod elsewhere, in four of the forty sets.
-fn remote(number: u32) -> Pod {
-    let sets: Vec<String> = (0..4).map(|k| format!("s{}", (number + 10 * k) % 40)).collect();
-    let labels = Labels::from_iter(sets.iter().map(|set| (set.as_str(), "")));
-    Pod::new(PodId::new("n", format!("remote-{number}")), labels)
-        .with_addresses(addresses(2, number + 1))
-        .with_phase(Phase::Running)
-        .with_node("other")
-}
-
-fn addresses(net: u8, number: u32) -> [std::net::IpAddr; 2] {
-    let v4 = Ipv4Addr::from_bits(u32::from_be_bytes([10, net, 0, 0]) + number);
-    let v6 = Ipv6Addr::from_bits(
-        u128::from(Ipv6Addr::new(0xfd00, u16::from(net), 0, 0, 0, 0, 0, 0)) + u128::from(number),
-    );
-    [v4.into(), v6.into()]
 }

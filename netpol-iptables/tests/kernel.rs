@@ -7,19 +7,18 @@
 mod support;
 
 use netpol_core::{
-    Backend, Cluster, Delta, Established, Family, Inventory, Labels, Match, Options,
-    OtherProtocols, OwnNodeEgress, Peer, Pod, PodId, PodSelection, Policy, PortEntry, Protocol,
-    Ruleset, Selector, TrafficMatch, Verdict,
+    Backend, Cluster, Delta, Established, Family, Inventory, Labels, Options, OtherProtocols,
+    OwnNodeEgress, Pod, PodId, Ruleset,
 };
 use netpol_host::{Denial, Host, HostOptions, ProgramError};
 use netpol_iptables::{
     Defect, Error, Flavor, Guard, Iptables, IptablesOptions, Prefix, Program, Step, layout, text,
 };
+use netpol_testkit::samples::{every_shape_of_rule, hostile_names, policed_shop, shop};
 use netpol_testkit::strategies::{clusters, clusters_with_edits};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use std::time::{Duration, Instant};
-use netpol_testkit::samples::{is, one_of, pods, policed_shop, port, shop};
 use support::{Netns, cluster_ruleset};
 
 fn on(flavor: Flavor) -> IptablesOptions {
@@ -88,80 +87,8 @@ fn sorted(netns: &Netns) -> Vec<String> {
     lines
 }
 
-/// Every combination of kinds of peers, kinds of ports and verdicts (F06).
 fn grid() -> Ruleset {
-    let tcp = |n| port(Protocol::Tcp, n);
-    let named = |p| PortEntry::Named { protocol: p, name: "http".into() };
-    let range = |protocol, first, last| PortEntry::Range { protocol, first, last };
-    let many = |step: u8| -> Vec<Peer> {
-        (0..12u8)
-            .map(|n| block(&format!("203.0.{}.0/{}", n * step, 24 + n % (step * 3)), &[]))
-            .collect()
-    };
-    let peers: Vec<Match<Peer>> = vec![
-        Match::Any,
-        one_of([]),
-        one_of([pods("web")]),
-        one_of([pods("web"), pods("nobody"), Peer::Pods(PodSelection::everything())]),
-        one_of([block("0.0.0.0/0", &[])]),
-        one_of([block("::/0", &["2001:db8::/32"])]),
-        one_of([block("10.0.0.1/32", &[]), block("fd00::1/128", &[])]),
-        one_of([block("10.0.0.0/8", &["10.1.0.0/16"]), pods("db")]),
-        one_of(many(1)),
-        one_of((0..5).map(|n| block(&format!("2001:db8:{n}::1/128"), &[]))),
-        one_of(many(2)),
-        one_of([block("2001:db8::/32", &["2001:db8::1/128"])]),
-        one_of((0..20).map(|n| block(&format!("2001:db8:{n}::/48"), &[])).step_by(2)),
-        one_of((0..20).map(|n| block(&format!("10.9.{n}.7/32"), &[])).step_by(2)),
-    ];
-    let ports: Vec<Match<PortEntry>> = vec![
-        Match::Any,
-        one_of([]),
-        one_of([tcp(80)]),
-        one_of([tcp(0)]),
-        one_of([tcp(80), tcp(443)]),
-        one_of([range(Protocol::Tcp, 1, 65535)]),
-        one_of([range(Protocol::Udp, 8000, 8100)]),
-        one_of([tcp(80), range(Protocol::Tcp, 8000, 8100)]),
-        one_of([PortEntry::Protocol(Protocol::Sctp)]),
-        one_of([PortEntry::Protocol(Protocol::Tcp), PortEntry::Protocol(Protocol::Udp)]),
-        one_of(Protocol::ALL.map(PortEntry::Protocol)),
-        one_of([tcp(80), port(Protocol::Udp, 53), port(Protocol::Sctp, 7777)]),
-        one_of([PortEntry::Protocol(Protocol::Tcp), port(Protocol::Udp, 53)]),
-        one_of([range(Protocol::Tcp, 1, 9), range(Protocol::Udp, 65000, 65535)]),
-        one_of((0..40).map(|n| tcp(3 * n + 1))),
-        one_of((0..20).map(|n| range(Protocol::Sctp, 5 * n + 1, 5 * n + 3))),
-        one_of([named(Protocol::Tcp)]),
-        one_of([named(Protocol::Tcp), named(Protocol::Udp), tcp(80)]),
-    ];
-    let mut cluster = shop();
-    let mut priority = 0;
-    for peers in &peers {
-        for ports in &ports {
-            let matches = || TrafficMatch::new(peers.clone(), ports.clone());
-            let name = format!("p{priority}");
-            let rules = || Some(vec![matches(), matches()]);
-            cluster.insert_policy(Policy::network_policy(
-                "shop",
-                name.clone(),
-                is("db"),
-                rules(),
-                rules(),
-            ));
-            for verdict in [Verdict::Allow, Verdict::Deny, Verdict::Pass] {
-                let rules = || vec![rule(verdict, peers.clone(), ports.clone())];
-                let all = PodSelection::everything();
-                let name = format!("{name}-{verdict:?}");
-                let policy = match priority % 2 {
-                    0 => Policy::admin(name, priority, all, rules(), rules()),
-                    _ => Policy::baseline(name, priority, all, rules(), rules()),
-                };
-                cluster.insert_policy(policy);
-            }
-            priority += 1;
-        }
-    }
-    cluster_ruleset(&cluster)
+    cluster_ruleset(&every_shape_of_rule())
 }
 
 #[test]
@@ -519,52 +446,7 @@ fn without_permission_or_programs_it_says_so() {
 
 #[test]
 fn hostile_names_stay_names() {
-    let mut cluster = shop();
-    let nasty = [
-        "\"; flush ruleset; #".to_owned(),
-        "a\n}\n}\ntable ip evil { }".to_owned(),
-        "{{}}$x\\\"`id`@*".to_owned(),
-        "ä".repeat(200),
-        "x".repeat(253),
-        "\u{202e}rtl\0nul".to_owned(),
-    ];
-    for (number, name) in nasty.iter().enumerate() {
-        let namespace = if number % 2 == 0 { "shop" } else { name.as_str() };
-        cluster.insert_pod(
-            Pod::new(
-                PodId::new(namespace, name.as_str()),
-                Labels::from_iter([("app", name.as_str())]),
-            )
-            .with_addresses([format!("10.0.9.{number}").parse().unwrap()]),
-        );
-        let peer = Peer::Pods(PodSelection::within(namespace, is(name)));
-        let named = PortEntry::Named { protocol: Protocol::Tcp, name: name.as_str().into() };
-        let rules = vec![TrafficMatch::new(one_of([peer]), one_of([named]))];
-        let rules = Some(rules);
-        cluster.insert_policy(Policy::network_policy(
-            namespace,
-            name.as_str(),
-            Selector::everything(),
-            rules.clone(),
-            rules,
-        ));
-    }
-    // F23: names that run together.
-    for (namespace, name) in [("a-b", "c"), ("a", "b-c")] {
-        cluster.insert_policy(Policy::network_policy(
-            namespace,
-            name,
-            Selector::everything(),
-            Some(vec![]),
-            None,
-        ));
-    }
-    // F74: names that differ behind what is cut.
-    for number in 0..300 {
-        let name = format!("{}{number}", "long-".repeat(12));
-        cluster.insert_policy(Policy::network_policy("shop", name, is("db"), Some(vec![]), None));
-    }
-    let ruleset = cluster_ruleset(&cluster);
+    let ruleset = cluster_ruleset(&hostile_names());
     for flavor in Flavor::ALL {
         let netns = Netns::new();
         let host = HostOptions::default().with_log(Some(1));

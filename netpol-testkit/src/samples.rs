@@ -148,6 +148,7 @@ pub fn every_shape_of_rule() -> Cluster {
         one_of([block("10.0.0.1/32", &[]), block("fd00::1/128", &[])]),
         one_of([block("10.0.0.0/8", &["10.1.0.0/16"]), pods("db")]),
         one_of(many(1)),
+        one_of((0..5).map(|n| block(&format!("2001:db8:{n}::1/128"), &[]))),
         one_of(many(2)),
         one_of([block("2001:db8::/32", &["2001:db8::1/128"])]),
         one_of((0..20).map(|n| block(&format!("2001:db8:{n}::/48"), &[])).step_by(2)),
@@ -168,6 +169,8 @@ pub fn every_shape_of_rule() -> Cluster {
         one_of([tcp(80), port(Protocol::Udp, 53), port(Protocol::Sctp, 7777)]),
         one_of([PortEntry::Protocol(Protocol::Tcp), port(Protocol::Udp, 53)]),
         one_of([range(Protocol::Tcp, 1, 9), range(Protocol::Udp, 65000, 65535)]),
+        one_of((0..40).map(|n| tcp(3 * n + 1))),
+        one_of((0..20).map(|n| range(Protocol::Sctp, 5 * n + 1, 5 * n + 3))),
         one_of([named(Protocol::Tcp)]),
         one_of([named(Protocol::Tcp), named(Protocol::Udp), tcp(80)]),
     ];

@@ -203,7 +203,7 @@ pub fn busy_node(local: u32, device: &str) -> Cluster {
             Labels::from_iter([("class", class.as_str())]),
         );
         cluster.insert_pod(
-            pod.with_addresses(addresses(1, number + 1))
+            pod.with_addresses(busy_node_addresses(1, number + 1))
                 .with_phase(Phase::Running)
                 .with_node("node")
                 .with_interface(interface),
@@ -256,12 +256,14 @@ pub fn busy_node_peer(number: u32) -> Pod {
     let sets: Vec<String> = (0..4).map(|k| format!("s{}", (number + 10 * k) % 40)).collect();
     let labels = Labels::from_iter(sets.iter().map(|set| (set.as_str(), "")));
     Pod::new(PodId::new("n", format!("remote-{number}")), labels)
-        .with_addresses(addresses(2, number + 1))
+        .with_addresses(busy_node_addresses(2, number + 1))
         .with_phase(Phase::Running)
         .with_node("other")
 }
 
-fn addresses(net: u8, number: u32) -> [IpAddr; 2] {
+/// The addresses of a pod of [`busy_node`]: of net 1 if it is on the node, of net 2 if not.
+#[must_use]
+pub fn busy_node_addresses(net: u8, number: u32) -> [IpAddr; 2] {
     let v4 = Ipv4Addr::from_bits(u32::from_be_bytes([10, net, 0, 0]) + number);
     let v6 = Ipv6Addr::from_bits(
         u128::from(Ipv6Addr::new(0xfd00, u16::from(net), 0, 0, 0, 0, 0, 0)) + u128::from(number),

@@ -1,19 +1,37 @@
 //! iptables with ipset, in both implementations of iptables.
 
 use netpol_conformance::{Abilities, Candidate, Enforcer, Settings};
+use netpol_core::{Backend, Delta, Family, Inventory, Ruleset};
 use netpol_host::Host;
-use netpol_iptables::{Flavor, Guard, Iptables, IptablesOptions};
+use netpol_iptables::{Error, Flavor, Guard, Iptables, IptablesOptions, layout, text};
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// iptables as a candidate.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct IptablesWith(pub(crate) Flavor);
+pub(crate) struct IptablesWith {
+    flavor: Flavor,
+    /// As files for the plain tools, as a person would load them?
+    files: bool,
+}
+
+impl IptablesWith {
+    pub(crate) fn backend(flavor: Flavor) -> Self {
+        Self { flavor, files: false }
+    }
+
+    pub(crate) fn files(flavor: Flavor) -> Self {
+        Self { flavor, files: true }
+    }
+}
 
 impl Candidate for IptablesWith {
     fn name(&self) -> &'static str {
-        match self.0 {
-            Flavor::Legacy => "iptables-legacy",
-            Flavor::Nft => "iptables-nft",
+        match (self.flavor, self.files) {
+            (Flavor::Legacy, false) => "iptables-legacy",
+            (Flavor::Nft, false) => "iptables-nft",
+            (Flavor::Legacy, true) => "files for iptables-legacy",
+            (Flavor::Nft, true) => "files for iptables-nft",
         }
     }
 
@@ -24,15 +42,24 @@ impl Candidate for IptablesWith {
             logs: true,
             reads_back: true,
             keeps: true,
-            atomic: true,
+            // Files are loaded one after the other.
+            atomic: !self.files,
         }
     }
 
     fn start(&self, settings: &Settings) -> Box<dyn Enforcer> {
         let guard = if settings.unguarded { Guard::Off } else { Guard::Prerouting };
         let options = IptablesOptions::from(settings.host.clone());
-        let options = options.with_flavor(Some(self.0)).with_guard(guard);
-        Box::new(Iptables::new(Host::here(), options))
+        let options = options.with_flavor(Some(self.flavor)).with_guard(guard);
+        let iptables = Iptables::new(Host::here(), options.clone());
+        if !self.files {
+            return Box::new(iptables);
+        }
+        Box::new(Files { flavor: self.flavor, options, iptables, ruleset: None })
+    }
+
+    fn random_clusters(&self) -> u32 {
+        if self.files { 20 } else { 50 }
     }
 
     fn add_foreign(&self) {
@@ -43,7 +70,7 @@ impl Candidate for IptablesWith {
                 "iptables" => rules.to_owned(),
                 _ => rules.replace("192.0.2.", "2001:db8::").replace("/32", "/128"),
             };
-            let flavor = self.0.as_str();
+            let flavor = self.flavor.as_str();
             run(&format!("{family}-{flavor}-restore"), &["--noflush"], &rules);
         }
         run("ipset", &["restore"], "create mine hash:ip\nadd mine 192.0.2.3\ncreate NP hash:net\n");
@@ -75,4 +102,62 @@ fn run(program: &str, arguments: &[&str], input: &str) -> String {
     let output = Host::here().run(program, arguments, input).expect("iptables and ipset are there");
     assert!(output.success, "{program}: {}", output.stderr);
     output.stdout
+}
+
+/// The three files, and the script that loads them; removed by the back end.
+struct Files {
+    flavor: Flavor,
+    options: IptablesOptions,
+    iptables: Iptables,
+    ruleset: Option<Ruleset>,
+}
+
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
+impl Backend for Files {
+    type Error = Error;
+
+    fn replace(&mut self, ruleset: &Ruleset) -> Result<(), Error> {
+        if self.ruleset.is_some() && self.ruleset.as_ref() != Some(ruleset) {
+            // What is in the files is added to what is there.
+            Backend::remove(self)?;
+        }
+        let model = layout(ruleset, &self.options).model;
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let directory = format!("netpol-files-{}-{number}", std::process::id());
+        let directory = std::env::temp_dir().join(directory);
+        std::fs::create_dir(&directory).unwrap();
+        let write = |name: &str, text: String| std::fs::write(directory.join(name), text).unwrap();
+        write("netpol.ipset", text::ipset(&model));
+        write("netpol.v4.iptables", text::iptables(&model, Family::V4));
+        write("netpol.v6.iptables", text::iptables(&model, Family::V6));
+        write("load.sh", text::load_script(&model));
+        let flavor = self.flavor.as_str();
+        let load = format!(
+            "IPTABLES=iptables-{flavor} IP6TABLES=ip6tables-{flavor} sh '{}/load.sh'",
+            directory.display()
+        );
+        run("sh", &["-c", &load], "");
+        std::fs::remove_dir_all(directory).unwrap();
+        self.ruleset = Some(ruleset.clone());
+        Ok(())
+    }
+
+    fn apply(&mut self, delta: &Delta) -> Result<(), Error> {
+        let mut ruleset = self.ruleset.clone().unwrap_or_default();
+        ruleset.apply(delta);
+        Backend::replace(self, &ruleset)
+    }
+
+    fn installed(&mut self) -> Result<Option<Inventory>, Error> {
+        match &self.ruleset {
+            Some(ruleset) => self.iptables.installed_of(ruleset),
+            None => Backend::installed(&mut self.iptables),
+        }
+    }
+
+    fn remove(&mut self) -> Result<(), Error> {
+        self.ruleset = None;
+        Backend::remove(&mut self.iptables)
+    }
 }
