@@ -41,8 +41,8 @@ impl Candidate for IptablesWith {
             rejects: true,
             logs: true,
             reads_back: true,
-            keeps: true,
-            // Files are loaded one after the other.
+            // Files are loaded one after the other, and sets are swapped for new ones with the same members.
+            keeps: !self.files,
             atomic: !self.files,
         }
     }
@@ -118,8 +118,8 @@ impl Backend for Files {
     type Error = Error;
 
     fn replace(&mut self, ruleset: &Ruleset) -> Result<(), Error> {
-        if self.ruleset.is_some() && self.ruleset.as_ref() != Some(ruleset) {
-            // What is in the files is added to what is there.
+        if self.ruleset.as_ref() != Some(ruleset) {
+            // Files add to what is there; a jump that they do not know stays.
             Backend::remove(self)?;
         }
         let model = layout(ruleset, &self.options).model;
