@@ -8,6 +8,9 @@ use netpol_core::{
 };
 use std::collections::{BTreeMap, HashMap};
 
+/// So many rules of a policy, and peers or ports of a rule, are compared with one another. No server accepts more.
+const MOST: usize = 100;
+
 /// The lints of all cluster-wide policies, in the order in which the policies are asked.
 pub(crate) fn tiers(cluster: &Cluster) -> Vec<Diagnostic> {
     let mut policies: Vec<&Policy> =
@@ -106,6 +109,9 @@ impl<'p> Lint<'p> {
 
     /// Does an earlier rule of the policy match everything that this one does?
     fn unreachable(&self, rules: &[PolicyRule], lints: &mut Vec<Diagnostic>) {
+        if self.i >= MOST {
+            return;
+        }
         let earlier = rules.iter().take(self.i);
         let covers = |earlier: &PolicyRule| covers(&earlier.matches, &self.rule.matches);
         if let Some(by) = earlier.clone().position(covers) {
@@ -126,17 +132,22 @@ fn covers(wide: &TrafficMatch, narrow: &TrafficMatch) -> bool {
         (Match::Any, _) => true,
         (Match::OneOf(_), Match::Any) => false,
         (Match::OneOf(wide), Match::OneOf(narrow)) => {
-            !narrow.is_empty() && narrow.iter().all(|n| wide.iter().any(|w| peer_covers(w, n)))
+            is_short(wide, narrow) && narrow.iter().all(|n| wide.iter().any(|w| peer_covers(w, n)))
         }
     };
     let ports = match (&wide.ports, &narrow.ports) {
         (Match::Any, _) => true,
         (Match::OneOf(_), Match::Any) => false,
         (Match::OneOf(wide), Match::OneOf(narrow)) => {
-            !narrow.is_empty() && narrow.iter().all(|n| wide.iter().any(|w| port_covers(w, n)))
+            is_short(wide, narrow) && narrow.iter().all(|n| wide.iter().any(|w| port_covers(w, n)))
         }
     };
     peers && ports
+}
+
+/// Is there something to compare, and not too much?
+fn is_short<T>(wide: &[T], narrow: &[T]) -> bool {
+    !narrow.is_empty() && narrow.len().max(wide.len()) <= 3 * MOST
 }
 
 fn peer_covers(wide: &Peer, narrow: &Peer) -> bool {

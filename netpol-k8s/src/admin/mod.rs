@@ -37,6 +37,7 @@ use netpol_core::{Direction, Policy, PolicyKind, SourcePosition};
 use parts::PolicyParts;
 use schema::{Checker, SchemaDefect};
 use serde::de::DeserializeOwned;
+use std::collections::HashMap;
 use std::sync::Arc;
 pub use upgrade::{Upgrade, upgrade, upgrade_manifests};
 
@@ -199,6 +200,9 @@ pub(crate) fn read(
     (converted.policy, diagnostics)
 }
 
+/// How deep a part can be that fails closed: `spec.egress[0].protocols[0]`.
+const MOST_STEPS: usize = 6;
+
 const LEFT_OUT: &str = "the policy is left out";
 
 /// Says at each defect what follows from it: at those in a part that failed closed, else at a new one.
@@ -207,26 +211,32 @@ fn add_consequences(
     consequences: Vec<(String, String)>,
     at: &dyn Fn(Diagnostic) -> Diagnostic,
 ) {
+    // The defects in each part that can fail closed, which is never deeper than an entry of a list of a rule.
+    let mut inside: HashMap<String, Vec<usize>> = HashMap::new();
+    for (i, diagnostic) in diagnostics.iter().enumerate() {
+        let Some(field) = diagnostic.field().filter(|_| diagnostic.severity() == Severity::Error)
+        else {
+            continue;
+        };
+        let ends = field.match_indices(['.', '[']).map(|(at, _)| at).take(MOST_STEPS);
+        for part in [0].into_iter().chain(ends).chain([field.len()]) {
+            inside.entry(field.get(..part).unwrap_or_default().to_owned()).or_default().push(i);
+        }
+    }
     // Of several that a defect has, the first is said.
     let mut told = vec![false; diagnostics.len()];
     for (part, consequence) in consequences {
-        let inside = |field: &str| {
-            field.strip_prefix(&part).is_some_and(|rest| {
-                part.is_empty() || rest.is_empty() || rest.starts_with(['.', '['])
-            })
-        };
-        let mut said = false;
-        for (diagnostic, told) in diagnostics.iter_mut().zip(&mut told) {
-            if diagnostic.severity() == Severity::Error && diagnostic.field().is_some_and(inside) {
-                if !*told {
-                    diagnostic.add_consequence(&consequence);
-                }
-                (said, *told) = (true, true);
-            }
-        }
-        if !said {
+        let Some(defects) = inside.get(&part) else {
             let message = format!("this cannot be understood: {consequence}");
             diagnostics.push(at(Diagnostic::error("CNP-40", message).in_field(part)));
+            continue;
+        };
+        for &i in defects {
+            if let (Some(diagnostic), Some(told)) = (diagnostics.get_mut(i), told.get_mut(i))
+                && !std::mem::replace(told, true)
+            {
+                diagnostic.add_consequence(&consequence);
+            }
         }
     }
 }
