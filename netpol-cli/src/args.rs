@@ -218,6 +218,8 @@ pub(crate) struct CheckArgs {
 pub(crate) enum Target {
     /// NetworkPolicy of networking.k8s.io/v1, from extensions/v1beta1 and from the alpha of 2016
     V1,
+    /// ClusterNetworkPolicy of policy.networking.k8s.io/v1alpha2, from AdminNetworkPolicy and BaselineAdminNetworkPolicy
+    Cnp,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
@@ -230,12 +232,14 @@ pub(crate) enum ObjectFormat {
 
 #[derive(Args, Debug)]
 #[command(after_help = "\
-No connection becomes allowed or denied by it: policies that have no effect become none, and a namespace that an annotation isolates gets a
-policy that denies the rest. What could not be carried over was broken and matched nothing; it is named on standard error, and the exit
+No connection becomes allowed or denied by it, if the result takes the place of what was converted: legacy policies that have no effect become
+none, a namespace that an annotation isolates gets a policy that denies the rest, and an admin policy with more than 25 rules becomes
+several. What could not be carried over was broken and matched nothing; it is named on standard error, and the exit
 code is 1.
 
 Examples:
   netpol convert --to v1 examples/alpha-2016
+  netpol convert --to cnp examples/admin-v1alpha1
   netpol convert --to v1 --v1beta1-as 1.6 old-cluster.yaml | kubectl apply --dry-run=server -f -")]
 pub(crate) struct ConvertArgs {
     #[command(flatten)]

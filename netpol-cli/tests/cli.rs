@@ -324,6 +324,41 @@ fn what_is_converted_answers_the_same() {
     }
 }
 
+/// AdminNetworkPolicies to ClusterNetworkPolicies: the same answers, from what is written and read again.
+#[test]
+fn admin_policies_become_cluster_policies() {
+    let folder = "examples/admin-v1alpha1";
+    let convert = ["convert", "--to", "cnp", folder];
+    answers(&convert, 0, file!["snapshots/convert-admin-v1alpha1.yaml": Text]);
+    let others = ["examples/admin-v1alpha1/cluster.yaml", "examples/admin-v1alpha1/records.yaml"];
+    let before = netpol(&["list", folder]);
+    let converted = stdout(&netpol(&convert));
+    assert!(!converted.contains("v1alpha1"), "{converted}");
+    let after = netpol_with(&[&["list", "-"], &others[..]].concat(), &converted);
+    assert_eq!(stdout(&before), stdout(&after));
+
+    // A limit of the newer version splits, what it cannot say is named.
+    let rule = |port: u16| {
+        format!(
+            "{{action: Deny, from: [{{namespaces: {{}}}}], ports: [{{portNumber: {{protocol: TCP, port: {port}}}}}]}}"
+        )
+    };
+    let rules: Vec<String> = (1..=60).map(rule).collect();
+    let head = "apiVersion: policy.networking.k8s.io/v1alpha1\nkind: AdminNetworkPolicy\nmetadata: {name: big}\n";
+    let many = format!(
+        "{head}spec: {{priority: 3, subject: {{namespaces: {{}}}}, ingress: [{}]}}\n",
+        rules.join(", ")
+    );
+    let converted = netpol_with(&["convert", "--to", "cnp", "-"], &many);
+    assert_eq!(stdout(&converted).matches("kind: ClusterNetworkPolicy").count(), 3);
+    let same = format!(
+        "{head}spec: {{priority: 3, subject: {{namespaces: {{}}}}, ingress: [{{action: Allow, from: [{{namespaces: {{sameLabels: [a]}}}}]}}]}}\n"
+    );
+    let converted = netpol_with(&["convert", "--to", "cnp", "-"], &same);
+    assert_eq!(converted.status.code(), Some(1));
+    assert!(stderr(&converted).contains("namespaces cannot be compared"), "{}", stderr(&converted));
+}
+
 #[test]
 fn conversion_says_what_it_leaves_out() {
     let namespace = "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop, annotations: {net.alpha.kubernetes.io/network-isolation: 'on'}}\n";

@@ -137,7 +137,8 @@ fn the_lab_agrees_with_the_simulator() {
         (&["--backend", "iptables", "--iptables", "legacy"], "iptables-legacy"),
         (&["--iptables", "nft"], "iptables-nft"),
     ];
-    let examples = ["shop", "deny-all", "dual-stack"];
+    let examples =
+        ["shop", "deny-all", "dual-stack", "admin", "admin-v1alpha1", "alpha-2016", "v1beta1"];
     for (example, (backend, name)) in
         examples.iter().flat_map(|example| backends.iter().map(move |backend| (example, backend)))
     {

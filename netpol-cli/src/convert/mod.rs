@@ -2,6 +2,7 @@
 //!
 //! A target is a variant of [`Target`], a module here, and a conversion in `netpol-k8s`, which decides what the objects are.
 
+mod cnp;
 mod v1;
 
 use crate::args::{ConvertArgs, ObjectFormat, Target};
@@ -23,6 +24,7 @@ pub(crate) fn run(args: &ConvertArgs, out: &mut dyn Write) -> Result<Answer, Fai
     let manifests = load::read_and_report(&args.input)?;
     let Converted { objects, notes } = match args.to {
         Target::V1 => v1::convert(&manifests)?,
+        Target::Cnp => cnp::convert(&manifests)?,
     };
     for note in &notes {
         eprintln!("{}", terminal::printable(&note.to_string()));
