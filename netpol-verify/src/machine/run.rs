@@ -8,7 +8,9 @@ use super::packet::{Packet, Path};
 use super::{ChainIndex, Machine, NotUnderstood, Stage, Step, Verdict};
 
 /// How deep chains may call each other; the kernel allows 16.
-pub(crate) const MOST_JUMPS: usize = 64;
+pub(crate) const MOST_JUMPS: usize = 16;
+/// A run of more steps is not understood.
+const MOST_STEPS: usize = 200_000;
 /// How many runs of one packet are tried.
 const MOST_RUNS: usize = 1024;
 
@@ -71,7 +73,17 @@ impl Machine {
     /// Every run of a packet on a way. There is one unless the kernel has a choice or something is not understood.
     #[must_use]
     pub fn run(&self, packet: &Packet, path: Path) -> Vec<Run> {
-        let stages = self.stages(path, packet.v6);
+        self.run_tables(packet, path, None)
+    }
+
+    /// The same through the tables of one name alone.
+    #[must_use]
+    pub fn run_tables(&self, packet: &Packet, path: Path, table: Option<&str>) -> Vec<Run> {
+        let mut stages = self.stages(path, packet.v6);
+        stages.retain(|stage| {
+            let of = self.chain(stage.chain).and_then(|chain| self.tables.get(chain.table));
+            table.is_none_or(|name| of.is_some_and(|of| of.name == name))
+        });
         let mut runs = Vec::new();
         let mut choices: Vec<bool> = Vec::new();
         loop {
@@ -81,6 +93,7 @@ impl Machine {
                 mark_known: true,
                 choices: &choices,
                 chosen: Vec::new(),
+                steps: 0,
                 run: Run {
                     fate: Fate::Accepted,
                     trace: Vec::new(),
@@ -88,7 +101,11 @@ impl Machine {
                     free: false,
                 },
             };
-            walk.run.fate = walk.stages(&stages);
+            walk.run.fate = match walk.stages(&stages) {
+                // What could not be tied to a rule may drop anything.
+                Fate::Accepted if !self.not_understood.is_empty() => Fate::Unknown,
+                fate => fate,
+            };
             let mut chosen = walk.chosen;
             runs.push(walk.run);
             // The next combination of choices: the last one that was `false` becomes `true`.
@@ -125,6 +142,7 @@ struct Walk<'a> {
     mark_known: bool,
     choices: &'a [bool],
     chosen: Vec<bool>,
+    steps: usize,
     run: Run,
 }
 
@@ -232,6 +250,12 @@ impl Walk<'_> {
             return End::Fate(Fate::Unknown);
         }
         for rule in &chain.rules {
+            self.steps += 1 + rule.steps.len();
+            if self.steps > MOST_STEPS {
+                let name = machine.chain_name(index);
+                self.run.not_understood.push(NotUnderstood::new(name, "too many rules to follow"));
+                return End::Fate(Fate::Unknown);
+            }
             let mut verdict = None;
             let mut changes = false;
             for step in &rule.steps {
@@ -273,6 +297,13 @@ impl Walk<'_> {
                     Step::Verdict(ends) => {
                         verdict = Some(*ends);
                         false
+                    }
+                    Step::Dispatch { key, .. }
+                        if key.contains(&Field::Mark) && !self.mark_known =>
+                    {
+                        let what = NotUnderstood::new(rule.place.clone(), "a mark from elsewhere");
+                        self.run.not_understood.push(what);
+                        return End::Fate(Fate::Unknown);
                     }
                     Step::Dispatch { key, map } => {
                         let values = self.values(key, stage);

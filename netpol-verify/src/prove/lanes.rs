@@ -1,0 +1,472 @@
+//! Many packets through the machine at once.
+//!
+//! The packets of a run differ in one address, and in the device that goes with it; each is a *lane*, a bit of a
+//! [`Mask`]. What a condition says about all lanes is asked once. This is another engine than [`Machine::run`], which
+//! takes one packet: tests hold them equal, and what the prover refutes is run there again.
+
+use super::mask::Mask;
+use crate::machine::{
+    ChainIndex, Condition, ConnState, Field, HookPoint, Machine, Packet, Stage, Step, Verdict,
+    device_value,
+};
+use std::collections::HashMap;
+use std::rc::Rc;
+
+/// Chains that call each other more deeply are not understood.
+const MOST_JUMPS: usize = 16;
+/// A run of more steps is not understood: chains can be written that call each other without end.
+const MOST_STEPS: usize = 4_000_000;
+
+/// One packet of a run, where it differs from the others.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Lane {
+    pub(super) address: u128,
+    pub(super) device: Option<u128>,
+}
+
+/// The lanes of a run, and which fields they are.
+#[derive(Debug)]
+pub(super) struct Lanes {
+    pub(super) lanes: Vec<Lane>,
+    /// `Source` or `Destination`.
+    pub(super) address: Field,
+    /// `InDevice` or `OutDevice`, the one that belongs to the address.
+    pub(super) device: Field,
+}
+
+/// Which lanes passed, which were dropped, and of which nobody knows.
+#[derive(Clone, Debug)]
+pub(super) struct Outcome {
+    /// Passed; if something was not understood on the way, in the second.
+    pub(super) accepted: [Mask; 2],
+    /// Dropped; if something was not understood on the way, in the second.
+    pub(super) dropped: [Mask; 2],
+    /// Came to something after which anything may happen.
+    pub(super) unknown: Mask,
+}
+
+/// Lanes with what the kernel knows of them.
+#[derive(Clone, Debug)]
+struct Group {
+    mask: Mask,
+    /// None if it was set to something unknown.
+    mark: Option<u32>,
+    /// Was something not understood on the way here?
+    tainted: bool,
+}
+
+impl Group {
+    fn with(&self, mask: Mask) -> Self {
+        Self { mask, mark: self.mark, tainted: self.tainted }
+    }
+}
+
+fn push(groups: &mut Vec<Group>, group: Group) {
+    if group.mask.is_empty() {
+        return;
+    }
+    let same = |other: &&mut Group| other.mark == group.mark && other.tainted == group.tainted;
+    match groups.iter_mut().find(same) {
+        Some(other) => other.mask.add(&group.mask),
+        None => groups.push(group),
+    }
+}
+
+/// Lanes by the verdict of a map.
+type Split = Rc<Vec<(Verdict, Mask)>>;
+
+/// The machine with the lanes of one question.
+pub(super) struct Runner<'m> {
+    machine: &'m Machine,
+    stages: &'m [Stage],
+    lanes: &'m Lanes,
+    /// What the lanes have in common in all runs; their own fields are not read from here.
+    packet: Packet,
+    outcome: Outcome,
+    steps: usize,
+    /// Conditions that depend on the lane alone, by where they stand in memory.
+    conditions: HashMap<(usize, bool, bool), Rc<Mask>>,
+    dispatches: HashMap<(usize, bool, bool), Split>,
+}
+
+impl<'m> Runner<'m> {
+    /// A runner for these lanes; the packet says what is the same in all runs.
+    pub(super) fn new(
+        machine: &'m Machine,
+        stages: &'m [Stage],
+        lanes: &'m Lanes,
+        packet: Packet,
+    ) -> Self {
+        let none = Mask::none(lanes.lanes.len());
+        let outcome = Outcome {
+            accepted: [none.clone(), none.clone()],
+            dropped: [none.clone(), none.clone()],
+            unknown: none,
+        };
+        Self {
+            machine,
+            stages,
+            lanes,
+            packet,
+            outcome,
+            steps: 0,
+            conditions: HashMap::new(),
+            dispatches: HashMap::new(),
+        }
+    }
+
+    /// The packet that a lane stands for.
+    pub(super) fn packet(&self, lane: usize) -> Packet {
+        let mut packet = self.packet.clone();
+        if let Some(lane) = self.lanes.lanes.get(lane) {
+            match self.lanes.address {
+                Field::Source => packet.source = lane.address,
+                _ => packet.destination = lane.address,
+            }
+            match self.lanes.device {
+                Field::InDevice => packet.in_device = lane.device,
+                _ => packet.out_device = lane.device,
+            }
+        }
+        packet
+    }
+
+    /// Changes what the lanes have in common: all but their address and device, and the other address and device.
+    pub(super) fn set_traffic(&mut self, protocol: u8, first: u16, second: u16) {
+        (self.packet.protocol, self.packet.first, self.packet.second) = (protocol, first, second);
+    }
+
+    pub(super) fn set_state(&mut self, state: ConnState, reply: bool) {
+        (self.packet.state, self.packet.reply) = (state, reply);
+    }
+
+    /// Runs all lanes.
+    pub(super) fn run(&mut self) -> Outcome {
+        let count = self.lanes.lanes.len();
+        self.steps = 0;
+        let none = Mask::none(count);
+        self.outcome = Outcome {
+            accepted: [none.clone(), none.clone()],
+            dropped: [none.clone(), none.clone()],
+            unknown: none,
+        };
+        let mut groups =
+            vec![Group { mask: Mask::all(count), mark: Some(self.packet.mark), tainted: false }];
+        for stage in self.stages {
+            let Some(hook) = self.machine.chain(stage.chain).and_then(|c| c.hook.as_ref()) else {
+                continue;
+            };
+            let mut after = Vec::new();
+            for group in groups {
+                let (mut here, past) = self.bound(hook.point, hook.devices.as_deref(), group);
+                past.into_iter().for_each(|group| push(&mut after, group));
+                if here.mask.is_empty() {
+                    continue;
+                }
+                let mut returned = Vec::new();
+                here.tainted |= hook.devices.is_none() && is_at_device(hook.point);
+                self.chain(stage.chain, stage, here, 0, &mut returned, &mut after);
+                for group in returned {
+                    if hook.drops {
+                        self.drop(&group);
+                    } else {
+                        push(&mut after, group);
+                    }
+                }
+            }
+            groups = after;
+        }
+        for group in groups {
+            let [clean, tainted] = &mut self.outcome.accepted;
+            if group.tainted { tainted } else { clean }.add(&group.mask);
+            // What could not be tied to a rule may drop anything.
+            if !self.machine.not_understood.is_empty() {
+                self.outcome.unknown.add(&group.mask);
+            }
+        }
+        self.outcome.clone()
+    }
+
+    fn drop(&mut self, group: &Group) {
+        let [clean, tainted] = &mut self.outcome.dropped;
+        if group.tainted { tainted } else { clean }.add(&group.mask);
+    }
+
+    /// Which lanes meet a chain that is bound to devices, and which pass by.
+    fn bound(
+        &self,
+        point: HookPoint,
+        devices: Option<&[String]>,
+        group: Group,
+    ) -> (Group, Option<Group>) {
+        if !is_at_device(point) {
+            return (group, None);
+        }
+        let Some(devices) = devices else {
+            // Either may be.
+            let past = Group { tainted: true, ..group.clone() };
+            return (group, Some(past));
+        };
+        let devices: Vec<u128> = devices.iter().filter_map(|name| device_value(name)).collect();
+        let field = match point {
+            HookPoint::Egress => Field::OutDevice,
+            _ => Field::InDevice,
+        };
+        let here = Mask::of(self.lanes.lanes.len(), |lane| {
+            self.device(field, lane).is_some_and(|device| devices.contains(&device))
+        });
+        let past = group.with(group.mask.without(&here));
+        (group.with(group.mask.and(&here)), Some(past))
+    }
+
+    fn device(&self, field: Field, lane: usize) -> Option<u128> {
+        if self.lanes.device == field {
+            return self.lanes.lanes.get(lane).and_then(|lane| lane.device);
+        }
+        match field {
+            Field::InDevice => self.packet.in_device,
+            _ => self.packet.out_device,
+        }
+    }
+
+    fn is_lane_field(&self, field: Field) -> bool {
+        field == self.lanes.address || field == self.lanes.device
+    }
+
+    /// Is it the same in every run?
+    fn is_constant(&self, field: Field) -> bool {
+        self.is_lane_field(field)
+            || matches!(
+                field,
+                Field::Version
+                    | Field::Source
+                    | Field::Destination
+                    | Field::InDevice
+                    | Field::OutDevice
+            )
+    }
+
+    fn value(&self, field: Field, lane: usize, mark: u32, stage: &Stage) -> Option<u128> {
+        Some(match field {
+            Field::InDevice if !stage.knows_in_device => 0,
+            Field::OutDevice if !stage.knows_out_device => 0,
+            Field::InDevice | Field::OutDevice => self.device(field, lane).unwrap_or(0),
+            Field::Source | Field::Destination if field == self.lanes.address => {
+                self.lanes.lanes.get(lane)?.address
+            }
+            Field::State if stage.before_conntrack => ConnState::Invalid.bit(),
+            Field::Direction
+                if stage.before_conntrack
+                    || matches!(self.packet.state, ConnState::Invalid | ConnState::Untracked) =>
+            {
+                return None;
+            }
+            Field::Mark => mark.into(),
+            field => self.packet.value(field)?,
+        })
+    }
+
+    fn values(&self, key: &[Field], lane: usize, mark: u32, stage: &Stage) -> Option<Vec<u128>> {
+        key.iter().map(|field| self.value(*field, lane, mark, stage)).collect()
+    }
+
+    fn holds(&self, condition: &Condition, lane: usize, mark: u32, stage: &Stage) -> bool {
+        if let [field] = condition.key.as_slice() {
+            return self.value(*field, lane, mark, stage).is_some_and(|v| condition.holds(&[v]));
+        }
+        self.values(&condition.key, lane, mark, stage).is_some_and(|v| condition.holds(&v))
+    }
+
+    /// The lanes of a group for which a condition holds.
+    fn test(&mut self, condition: &Condition, group: &Group, mark: u32, stage: &Stage) -> Mask {
+        if !condition.key.iter().any(|field| self.is_lane_field(*field)) {
+            return if self.holds(condition, 0, mark, stage) {
+                group.mask.clone()
+            } else {
+                Mask::none(self.lanes.lanes.len())
+            };
+        }
+        if condition.key.iter().all(|field| self.is_constant(*field)) {
+            let key = (
+                std::ptr::from_ref(condition).addr(),
+                stage.knows_in_device,
+                stage.knows_out_device,
+            );
+            if let Some(mask) = self.conditions.get(&key) {
+                return group.mask.and(mask);
+            }
+            let count = self.lanes.lanes.len();
+            let mask = Mask::of(count, |lane| self.holds(condition, lane, mark, stage));
+            let met = group.mask.and(&mask);
+            self.conditions.insert(key, Rc::new(mask));
+            return met;
+        }
+        let mut met = Mask::none(self.lanes.lanes.len());
+        for lane in group.mask.iter() {
+            if self.holds(condition, lane, mark, stage) {
+                met.set(lane);
+            }
+        }
+        met
+    }
+
+    /// The lanes of a group by the verdict of a map; those without one are in none.
+    fn split(&mut self, step: &Step, group: &Group, mark: u32, stage: &Stage) -> Split {
+        let Step::Dispatch { key, map } = step else { return Split::default() };
+        let at = std::ptr::from_ref(step).addr();
+        let at = (at, stage.knows_in_device, stage.knows_out_device);
+        let constant = key.iter().all(|field| self.is_constant(*field));
+        if constant && let Some(split) = self.dispatches.get(&at) {
+            return Rc::clone(split);
+        }
+        let count = self.lanes.lanes.len();
+        let everything = Mask::all(count);
+        let asked = if constant { &everything } else { &group.mask };
+        let mut split: Vec<(Verdict, Mask)> = Vec::new();
+        for lane in asked.iter() {
+            let values = self.values(key, lane, mark, stage);
+            let Some(verdict) = values.and_then(|v| map.value(&v).copied()) else { continue };
+            match split.iter_mut().find(|(other, _)| *other == verdict) {
+                Some((_, mask)) => mask.set(lane),
+                None => {
+                    let mut mask = Mask::none(count);
+                    mask.set(lane);
+                    split.push((verdict, mask));
+                }
+            }
+        }
+        let split = Rc::new(split);
+        if constant {
+            self.dispatches.insert(at, Rc::clone(&split));
+        }
+        split
+    }
+
+    /// Runs a chain. Lanes that come to its end or return are in `returned`, those that are let through in `accepted`.
+    fn chain(
+        &mut self,
+        index: ChainIndex,
+        stage: &Stage,
+        group: Group,
+        depth: usize,
+        returned: &mut Vec<Group>,
+        accepted: &mut Vec<Group>,
+    ) {
+        let machine = self.machine;
+        let Some(chain) = machine.chain(index).filter(|_| depth <= MOST_JUMPS) else {
+            self.outcome.unknown.add(&group.mask);
+            return;
+        };
+        let mut live = vec![group];
+        for rule in &chain.rules {
+            let mut next = Vec::new();
+            for group in live {
+                self.rule(&rule.steps, stage, group, depth, &mut next, returned, accepted);
+            }
+            if next.is_empty() {
+                return;
+            }
+            live = next;
+        }
+        live.into_iter().for_each(|group| push(returned, group));
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "where lanes can go to")]
+    fn rule(
+        &mut self,
+        steps: &[Step],
+        stage: &Stage,
+        mut group: Group,
+        depth: usize,
+        next: &mut Vec<Group>,
+        returned: &mut Vec<Group>,
+        accepted: &mut Vec<Group>,
+    ) {
+        for step in steps {
+            if group.mask.is_empty() {
+                return;
+            }
+            self.steps += 1;
+            if self.steps > MOST_STEPS {
+                self.outcome.unknown.add(&group.mask);
+                return;
+            }
+            match step {
+                Step::Match(condition) => {
+                    let reads_mark = condition.key.contains(&Field::Mark);
+                    match group.mark {
+                        None if reads_mark => {
+                            group.tainted = true;
+                            push(next, group.clone());
+                        }
+                        mark => {
+                            let met = self.test(condition, &group, mark.unwrap_or(0), stage);
+                            push(next, group.with(group.mask.without(&met)));
+                            group.mask = met;
+                        }
+                    }
+                }
+                Step::Free(_) => push(next, group.clone()),
+                Step::UnknownMatch(_) => {
+                    group.tainted = true;
+                    push(next, group.clone());
+                }
+                Step::Opaque(_) => {
+                    self.outcome.unknown.add(&group.mask);
+                    return;
+                }
+                Step::Mark { and, xor } => {
+                    let known = if *and == 0 { Some(0) } else { group.mark };
+                    group.mark = known.map(|mark| (mark & and) ^ xor);
+                }
+                Step::UnknownMark(_) => group.mark = None,
+                Step::Verdict(verdict) => {
+                    self.verdict(*verdict, stage, group, depth, next, returned, accepted);
+                    return;
+                }
+                Step::Dispatch { key, .. }
+                    if key.contains(&Field::Mark) && group.mark.is_none() =>
+                {
+                    self.outcome.unknown.add(&group.mask);
+                    return;
+                }
+                Step::Dispatch { .. } => {
+                    let split = self.split(step, &group, group.mark.unwrap_or(0), stage);
+                    for (verdict, mask) in split.iter() {
+                        let part = group.with(group.mask.and(mask));
+                        group.mask.remove(mask);
+                        if !part.mask.is_empty() {
+                            self.verdict(*verdict, stage, part, depth, next, returned, accepted);
+                        }
+                    }
+                }
+            }
+        }
+        push(next, group);
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "where lanes can go to")]
+    fn verdict(
+        &mut self,
+        verdict: Verdict,
+        stage: &Stage,
+        group: Group,
+        depth: usize,
+        next: &mut Vec<Group>,
+        returned: &mut Vec<Group>,
+        accepted: &mut Vec<Group>,
+    ) {
+        match verdict {
+            Verdict::Accept => push(accepted, group),
+            Verdict::Drop => self.drop(&group),
+            Verdict::Return => push(returned, group),
+            Verdict::Continue => push(next, group),
+            Verdict::Jump(chain) => self.chain(chain, stage, group, depth + 1, next, accepted),
+            Verdict::Goto(chain) => self.chain(chain, stage, group, depth + 1, returned, accepted),
+        }
+    }
+}
+
+fn is_at_device(point: HookPoint) -> bool {
+    matches!(point, HookPoint::Ingress | HookPoint::Egress)
+}
