@@ -146,7 +146,8 @@ impl<'p, 'a> Prover<'p, 'a> {
                 Some((index, device_value(name)?))
             })
             .collect();
-        let devices = Devices::new(machine, specification, &given);
+        let is_own = |chain| is_in_table(machine, chain, options.own_table.as_deref());
+        let devices = Devices::new(machine, specification, &given, is_own);
         let [v4, v6] = [false, true].map(|v6| {
             let last = if v6 { u128::MAX } else { u32::MAX.into() };
             (Space::new(last, cuts(machine, specification, v6)), Cache::default())
@@ -169,12 +170,7 @@ impl<'p, 'a> Prover<'p, 'a> {
 
     /// Is the chain in a table of netpol?
     fn is_own(&self, chain: usize) -> bool {
-        let table =
-            self.machine.chain(chain).and_then(|chain| self.machine.tables.get(chain.table));
-        self.options
-            .own_table
-            .as_ref()
-            .is_none_or(|own| table.is_some_and(|table| table.name == *own))
+        is_in_table(self.machine, chain, self.options.own_table.as_deref())
     }
 
     fn is_asked(&self, pod: PodIndex) -> bool {
@@ -367,6 +363,12 @@ impl<'p, 'a> Prover<'p, 'a> {
         all.extend(self.machine.left_out.iter().map(|what| format!("not judged: {what}")));
         all
     }
+}
+
+/// Is the chain in a table of this name, if it matters?
+fn is_in_table(machine: &Machine, chain: usize, name: Option<&str>) -> bool {
+    let table = machine.chain(chain).and_then(|chain| machine.tables.get(chain.table));
+    name.is_none_or(|name| table.is_some_and(|table| table.name == name))
 }
 
 /// Where either side cuts the addresses of a family.
