@@ -6,6 +6,7 @@
 use super::field::{ConnState, Field, device_value};
 use super::packet::{Packet, Path};
 use super::{ChainIndex, Machine, NotUnderstood, Stage, Step, Verdict};
+use std::collections::BTreeSet;
 
 /// How deep chains may call each other; the kernel allows 16.
 pub(crate) const MOST_JUMPS: usize = 16;
@@ -79,6 +80,16 @@ impl Machine {
     /// The same through the tables of one name alone.
     #[must_use]
     pub fn run_tables(&self, packet: &Packet, path: Path, table: Option<&str>) -> Vec<Run> {
+        self.walk(packet, path, table, true)
+    }
+
+    /// Everything that can become of a packet: as [`Machine::run_tables`], without the traces.
+    #[must_use]
+    pub fn fates(&self, packet: &Packet, path: Path, table: Option<&str>) -> BTreeSet<Fate> {
+        self.walk(packet, path, table, false).into_iter().map(|run| run.fate).collect()
+    }
+
+    fn walk(&self, packet: &Packet, path: Path, table: Option<&str>, traces: bool) -> Vec<Run> {
         let mut stages = self.stages(path, packet.v6);
         stages.retain(|stage| {
             let of = self.chain(stage.chain).and_then(|chain| self.tables.get(chain.table));
@@ -93,6 +104,7 @@ impl Machine {
                 mark_known: true,
                 choices: &choices,
                 chosen: Vec::new(),
+                traces,
                 steps: 0,
                 run: Run {
                     fate: Fate::Accepted,
@@ -142,6 +154,7 @@ struct Walk<'a> {
     mark_known: bool,
     choices: &'a [bool],
     chosen: Vec<bool>,
+    traces: bool,
     steps: usize,
     run: Run,
 }
@@ -205,6 +218,9 @@ impl Walk<'_> {
         action: &str,
         comment: Option<&String>,
     ) {
+        if !self.traces {
+            return;
+        }
         self.run.trace.push(TraceStep {
             chain: self.machine.chain_name(chain),
             place: place.to_owned(),
@@ -315,7 +331,8 @@ impl Walk<'_> {
                     break;
                 }
             }
-            if verdict.is_some_and(|v| v != Verdict::Continue) || changes {
+            let acts = verdict.is_some_and(|v| v != Verdict::Continue) || changes;
+            if acts && self.traces {
                 let text = machine.rule_text(rule);
                 let action = verdict.map_or_else(|| text.clone(), |v| machine.verdict_text(v));
                 self.note(index, &rule.place, &text, &action, rule.comment.as_ref());
