@@ -1,7 +1,7 @@
 //! `netpol render | apply | remove | stats`: the rules for one node, written down, put into the kernel, taken out.
 
 mod apply;
-mod node;
+pub(crate) mod node;
 mod stats;
 
 pub(crate) use apply::{apply, remove};

@@ -154,7 +154,7 @@ fn candidates(machine: &Machine) -> BTreeSet<u128> {
     named.remove(&0);
     // A name that only the wildcards match, for each of them; and one that nothing matches.
     for prefix in wild.iter().map(|range| value_device(range.first)).chain([String::new()]) {
-        let tails = ["~", "net0", "port0", "link0", "q"];
+        let tails = ["net0", "port0", "link0", "~", "q"];
         let names = tails.iter().filter_map(|tail| device_value(&format!("{prefix}{tail}")));
         let fresh = names.into_iter().find(|name| {
             let deeper = |range: &&Range| range.contains(*name) && range.first > 0;
