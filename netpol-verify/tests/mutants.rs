@@ -206,6 +206,9 @@ fn check(
         let kind = what.split(':').next().unwrap().to_owned();
         let [refuted, proved] = tally.by_kind.entry(kind).or_default();
         match (&report.conclusion, difference) {
+            // There is nothing to be proved of pods without addresses.
+            (Conclusion::NotProved { example: None, .. }, None)
+                if cluster.address_owners().is_empty() => {}
             (Conclusion::Proved, None) => {
                 tally.proved += 1;
                 *proved += 1;

@@ -35,6 +35,8 @@ proptest! {
         let report = report(&machine, &cluster, node.as_ref(), options.policy(), &interfaces);
         match &report.conclusion {
             Conclusion::Proved => {}
+            Conclusion::NotProved { example: None, not_understood }
+                if not_understood.iter().all(|what| what.place == "manifests") => {}
             Conclusion::Refuted(all) => prop_assert!(false, "{}", all[0]),
             other => prop_assert!(false, "{other:?}"),
         }

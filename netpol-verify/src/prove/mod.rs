@@ -26,7 +26,9 @@ mod traffic;
 
 pub use report::{Conclusion, Refutation, Report, Statistics};
 
-use crate::machine::{ElementSet, Fate, Field, Machine, Packet, Path, Range, Step, device_value};
+use crate::machine::{
+    ElementSet, Fate, Field, Machine, NotUnderstood, Packet, Path, Range, Step, device_value,
+};
 use crate::specification::{PodIndex, Specification};
 use devices::Devices;
 use gather::Cache;
@@ -173,6 +175,12 @@ impl<'p, 'a> Prover<'p, 'a> {
         is_in_table(self.machine, chain, self.options.own_table.as_deref())
     }
 
+    fn local_addresses(&self) -> usize {
+        let owners =
+            [false, true].into_iter().flat_map(|v6| self.specification.owners(v6).values());
+        owners.filter(|pod| self.specification.is_local(**pod)).count()
+    }
+
     fn is_asked(&self, pod: PodIndex) -> bool {
         let id = self.specification.pod(pod).map(netpol_core::Pod::id);
         self.options.only.as_ref().is_none_or(|only| id.is_some_and(|id| only.contains(id)))
@@ -292,6 +300,12 @@ impl<'p, 'a> Prover<'p, 'a> {
         let refuted = shown(&self.refuted);
         let conclusion = if !refuted.is_empty() {
             Conclusion::Refuted(refuted)
+        } else if self.local_addresses() == 0 {
+            // Nothing would be proved of nothing.
+            let what =
+                "no pod of this node has an address in the manifests, so no packet is theirs";
+            let not_understood = BTreeSet::from([NotUnderstood::new("manifests", what)]);
+            Conclusion::NotProved { not_understood, example: None }
         } else if !self.unknown.is_empty() {
             let mut not_understood = BTreeSet::new();
             for (rank, _) in self.unknown.keys().take(200).map(|rank| (rank, ())) {
@@ -338,6 +352,17 @@ impl<'p, 'a> Prover<'p, 'a> {
                 .to_owned(),
         ];
         let local: BTreeSet<PodIndex> = self.specification.local_pods().collect();
+        let owning: BTreeSet<PodIndex> = [false, true]
+            .into_iter()
+            .flat_map(|v6| self.specification.owners(v6).values().copied())
+            .collect();
+        let silent = local.difference(&owning).count();
+        if silent > 0 {
+            all.push(format!(
+                "{silent} of {} pods own no address, so no packet is theirs",
+                local.len()
+            ));
+        }
         let honest = local.iter().filter(|pod| !self.given.contains_key(pod)).count();
         if honest > 0 {
             all.push(format!(

@@ -75,7 +75,7 @@ pub(crate) fn report(
 /// A device for each managed pod.
 pub(crate) fn interfaces(cluster: &Cluster) -> BTreeMap<PodId, String> {
     let pods = cluster.pods().filter(|pod| pod.is_managed());
-    (0..).zip(pods).map(|(number, pod)| (pod.id().clone(), format!("veth{number}"))).collect()
+    (0..).zip(pods).map(|(number, pod)| (pod.id().clone(), format!("pod{number}"))).collect()
 }
 
 pub(crate) fn devices(interfaces: &BTreeMap<PodId, String>) -> BTreeMap<PodId, DeviceName> {
