@@ -124,8 +124,8 @@ struct Prover<'p, 'a> {
     unknown: BTreeMap<Rank, Found>,
 }
 
-/// What is most telling comes first: a new connection, forwarded, the least packet.
-type Rank = (usize, Path, Packet);
+/// What is most telling comes first: a new connection, forwarded, to a port, the least packet.
+type Rank = (usize, Path, usize, Packet);
 
 #[derive(Clone, Debug)]
 struct Found {
@@ -248,14 +248,20 @@ impl<'p, 'a> Prover<'p, 'a> {
             Finding::Refuted => &mut self.refuted,
             Finding::Unknown => &mut self.unknown,
         };
-        list.insert((state, question.path, packet), found);
+        let traffic = match packet.protocol {
+            6 => 0,
+            17 | 132 => 1,
+            1 | 58 => 2,
+            _ => 3,
+        };
+        list.insert((state, question.path, traffic, packet), found);
         if list.len() > 1000 {
             list.pop_last();
         }
     }
 
     fn refutation(&self, rank: &Rank, found: &Found) -> Refutation {
-        let (_, path, packet) = rank;
+        let (_, path, _, packet) = rank;
         let wrong = if found.allowed { Fate::Dropped } else { Fate::Accepted };
         let own = match (path, found.expected) {
             (Path::ToNode | Path::FromNode, _) | (_, Expected::Accepted) => {
@@ -267,7 +273,14 @@ impl<'p, 'a> Prover<'p, 'a> {
         let with = |fate| runs.iter().find(move |run| run.fate == fate);
         let run = with(wrong).or_else(|| with(Fate::Unknown)).or_else(|| runs.first());
         let reasons = match found.expected {
-            Expected::Policies => self.specification.judge(packet, *path).reasons,
+            Expected::Policies => {
+                let mut reasons = self.specification.judge(packet, *path);
+                if found.allowed && !reasons.allowed {
+                    let open = "it belongs to a connection that was let through (NP-60, NP-62)";
+                    reasons.reasons = vec![open.to_owned()];
+                }
+                reasons.reasons
+            }
             Expected::Accepted => vec!["no pod of this node is an end of it".to_owned()],
             Expected::Guard(pod) => {
                 let name = self.specification.pod(pod).map(|pod| pod.id().to_string());
@@ -308,8 +321,8 @@ impl<'p, 'a> Prover<'p, 'a> {
             Conclusion::NotProved { not_understood, example: None }
         } else if !self.unknown.is_empty() {
             let mut not_understood = BTreeSet::new();
-            for (rank, _) in self.unknown.keys().take(200).map(|rank| (rank, ())) {
-                let (_, path, packet) = rank;
+            for rank in self.unknown.keys().take(200) {
+                let (_, path, _, packet) = rank;
                 let runs = self.machine.run(packet, *path);
                 not_understood.extend(runs.into_iter().flat_map(|run| run.not_understood));
             }

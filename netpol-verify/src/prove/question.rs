@@ -528,7 +528,7 @@ impl<'a> Prover<'_, 'a> {
         }
         let mut lanes = Vec::new();
         for interval in classes.representatives() {
-            let address = space.0.first(interval);
+            let address = space.0.representative(interval);
             let owner = owners.get(&address).copied();
             let local = owner.filter(|owner| self.specification.is_local(*owner));
             let inside = match question.domain {
@@ -556,7 +556,8 @@ impl<'a> Prover<'_, 'a> {
         for predicate in &gathered.others {
             classes.refine(predicate);
         }
-        let firsts = classes.representatives().into_iter().map(|interval| space.0.first(interval));
+        let firsts =
+            classes.representatives().into_iter().map(|interval| space.0.representative(interval));
         firsts
             .filter(|address| {
                 let owner = owners.get(address);

@@ -42,6 +42,15 @@ impl Space {
         self.starts.get(interval).copied().unwrap_or(self.last)
     }
 
+    /// The address that stands for an interval: the smallest that a host can have, or else the smallest.
+    pub(super) fn representative(&self, interval: usize) -> u128 {
+        let first = self.first(interval);
+        let end = self.starts.get(interval + 1).map_or(self.last, |next| next - 1);
+        // 1.0.0.0 and 2000:: are the least that are routed.
+        let routed = if self.last == u32::MAX.into() { 1 << 24 } else { 1 << 125 };
+        if first < routed && routed <= end { routed } else { first }
+    }
+
     /// The interval that an address is in.
     pub(super) fn interval(&self, address: u128) -> usize {
         self.starts.partition_point(|start| *start <= address).saturating_sub(1)
