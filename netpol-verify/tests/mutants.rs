@@ -242,7 +242,7 @@ fn meaningful_mutants_are_refuted_and_others_are_proved() {
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &seed);
     let mut runner = TestRunner::new_with_rng(ProptestConfig::default(), rng);
     let rounds = std::env::var_os("NETPOL_MUTANT_CLUSTERS");
-    let rounds = rounds.and_then(|count| count.to_str()?.parse().ok()).unwrap_or(8);
+    let rounds = rounds.and_then(|count| count.to_str()?.parse().ok()).unwrap_or(4);
     let mut packets = 0;
     for _ in 0..rounds {
         let cluster = clusters().new_tree(&mut runner).unwrap().current();

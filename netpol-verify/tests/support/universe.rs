@@ -78,7 +78,8 @@ impl Universe {
         options: Options,
         interfaces: &BTreeMap<PodId, String>,
     ) -> Self {
-        let mut named = BTreeSet::new();
+        let nobody = ["203.0.113.9", "2001:db8::9"].map(|address| address.parse().unwrap());
+        let mut named = BTreeSet::from(nobody);
         addresses_in(listing, &mut named);
         named.extend(cluster.pods().flat_map(|pod| pod.addresses().iter().copied()));
         named.extend(cluster.nodes().flat_map(|node| node.addresses().iter().copied()));
