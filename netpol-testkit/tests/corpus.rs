@@ -45,3 +45,8 @@ fn label_value() {
 fn port() {
     replay("port", fuzz::port);
 }
+
+#[test]
+fn nft_listing() {
+    replay("nft_listing", fuzz::nft_listing);
+}

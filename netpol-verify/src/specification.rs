@@ -213,13 +213,9 @@ impl<'a> Specification<'a> {
         let mut by_label: HashMap<_, Vec<PodIndex>> = HashMap::new();
         let mut by_namespace: HashMap<_, Vec<PodIndex>> = HashMap::new();
         // Of several that report an address: the running, the younger, then any fixed order (NP-93).
-        let rank = |pod: &Pod| {
-            (
-                pod.phase() == Phase::Running,
-                pod.created(),
-                pod.uid().map(str::to_owned),
-                pod.id().clone(),
-            )
+        let loses = |pod: &Pod, to: &Pod| {
+            let claim = |pod: &Pod| (pod.phase() == Phase::Running, pod.created());
+            (claim(pod), pod.uid(), pod.id()) < (claim(to), to.uid(), to.id())
         };
         for (index, pod) in pods.iter().enumerate() {
             by_namespace.entry(pod.id().namespace()).or_default().push(index);
@@ -229,7 +225,7 @@ impl<'a> Specification<'a> {
             for address in pod.addresses() {
                 let owners = if address.is_ipv6() { &mut v6 } else { &mut v4 };
                 let owner = owners.entry(address_value(*address)).or_insert(index);
-                if pods.get(*owner).is_some_and(|other| rank(other) < rank(pod)) {
+                if pods.get(*owner).is_some_and(|other| loses(other, pod)) {
                     *owner = index;
                 }
             }

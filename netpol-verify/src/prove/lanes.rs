@@ -9,7 +9,7 @@ use crate::machine::{
     ChainIndex, Condition, ConnState, Field, HookPoint, Machine, Packet, Stage, Step, Verdict,
     device_value,
 };
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 /// Chains that call each other more deeply are not understood.
@@ -45,8 +45,16 @@ pub(super) struct Outcome {
     pub(super) unknown: Mask,
 }
 
+impl Outcome {
+    /// Nothing happened to any lane yet.
+    fn is_empty(&self) -> bool {
+        let all = self.accepted.iter().chain(&self.dropped).chain([&self.unknown]);
+        all.into_iter().all(Mask::is_empty)
+    }
+}
+
 /// Lanes with what the kernel knows of them.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 struct Group {
     mask: Mask,
     /// None if it was set to something unknown.
@@ -87,6 +95,74 @@ pub(super) struct Runner<'m> {
     /// Conditions that depend on the lane alone, by where they stand in memory.
     conditions: HashMap<(usize, bool, bool), Rc<Mask>>,
     dispatches: HashMap<(usize, bool, bool), Split>,
+    /// Which parts of the traffic each stage looks at.
+    reads: Vec<Reads>,
+    /// What became of all lanes in a stage, by what the stage looks at.
+    passed: HashMap<(usize, [u32; 5]), (Outcome, Vec<Group>)>,
+}
+
+/// Which of the fields that change between runs a stage looks at.
+#[derive(Clone, Copy, Debug, Default)]
+struct Reads {
+    protocol: bool,
+    first: bool,
+    second: bool,
+    state: bool,
+    direction: bool,
+}
+
+impl Reads {
+    /// All chains that a stage can come to.
+    fn of(machine: &Machine, start: ChainIndex) -> Self {
+        let mut reads = Self::default();
+        let mut seen = HashSet::from([start]);
+        let mut open = vec![start];
+        while let Some(chain) = open.pop().and_then(|index| machine.chain(index)) {
+            let mut target = |verdict: &Verdict| {
+                if let Verdict::Jump(next) | Verdict::Goto(next) = verdict
+                    && seen.insert(*next)
+                {
+                    open.push(*next);
+                }
+            };
+            for step in chain.rules.iter().flat_map(|rule| &rule.steps) {
+                match step {
+                    Step::Match(condition) => reads.add(&condition.key),
+                    Step::Dispatch { key, map } => {
+                        reads.add(key);
+                        map.entries().for_each(|(_, verdict)| target(verdict));
+                    }
+                    Step::Verdict(verdict) => target(verdict),
+                    _ => {}
+                }
+            }
+        }
+        reads
+    }
+
+    fn add(&mut self, key: &[Field]) {
+        for field in key {
+            match field {
+                Field::Protocol => self.protocol = true,
+                Field::First => self.first = true,
+                Field::Second => self.second = true,
+                Field::State => self.state = true,
+                Field::Direction => (self.state, self.direction) = (true, true),
+                _ => {}
+            }
+        }
+    }
+
+    fn key(&self, packet: &Packet) -> [u32; 5] {
+        let of = |reads: bool, value: u32| if reads { value } else { 0 };
+        [
+            of(self.protocol, packet.protocol.into()),
+            of(self.first, packet.first.into()),
+            of(self.second, packet.second.into()),
+            of(self.state, u32::try_from(packet.state.bit()).unwrap_or(0)),
+            of(self.direction, packet.reply.into()),
+        ]
+    }
 }
 
 impl<'m> Runner<'m> {
@@ -112,6 +188,8 @@ impl<'m> Runner<'m> {
             steps: 0,
             conditions: HashMap::new(),
             dispatches: HashMap::new(),
+            reads: stages.iter().map(|stage| Reads::of(machine, stage.chain)).collect(),
+            passed: HashMap::new(),
         }
     }
 
@@ -150,31 +228,24 @@ impl<'m> Runner<'m> {
             dropped: [none.clone(), none.clone()],
             unknown: none,
         };
-        let mut groups =
-            vec![Group { mask: Mask::all(count), mark: Some(self.packet.mark), tainted: false }];
-        for stage in self.stages {
-            let Some(hook) = self.machine.chain(stage.chain).and_then(|c| c.hook.as_ref()) else {
+        let everything =
+            Group { mask: Mask::all(count), mark: Some(self.packet.mark), tainted: false };
+        let mut groups = vec![everything.clone()];
+        for (number, stage) in self.stages.iter().enumerate() {
+            // As long as nothing happened to any lane, what happens next depends on the traffic alone.
+            let fresh = matches!(groups.as_slice(), [group] if *group == everything)
+                && self.outcome.is_empty();
+            let key = self.reads.get(number).map(|reads| (number, reads.key(&self.packet)));
+            let key = key.filter(|_| fresh);
+            if let Some((outcome, after)) = key.and_then(|key| self.passed.get(&key)) {
+                self.outcome = outcome.clone();
+                groups.clone_from(after);
                 continue;
-            };
-            let mut after = Vec::new();
-            for group in groups {
-                let (mut here, past) = self.bound(hook.point, hook.devices.as_deref(), group);
-                past.into_iter().for_each(|group| push(&mut after, group));
-                if here.mask.is_empty() {
-                    continue;
-                }
-                let mut returned = Vec::new();
-                here.tainted |= hook.devices.is_none() && is_at_device(hook.point);
-                self.chain(stage.chain, stage, here, 0, &mut returned, &mut after);
-                for group in returned {
-                    if hook.drops {
-                        self.drop(&group);
-                    } else {
-                        push(&mut after, group);
-                    }
-                }
             }
-            groups = after;
+            groups = self.stage(stage, groups);
+            if let Some(key) = key {
+                self.passed.insert(key, (self.outcome.clone(), groups.clone()));
+            }
         }
         for group in groups {
             let [clean, tainted] = &mut self.outcome.accepted;
@@ -185,6 +256,32 @@ impl<'m> Runner<'m> {
             }
         }
         self.outcome.clone()
+    }
+
+    /// Runs lanes through a base chain; what is left of them.
+    fn stage(&mut self, stage: &Stage, groups: Vec<Group>) -> Vec<Group> {
+        let Some(hook) = self.machine.chain(stage.chain).and_then(|c| c.hook.as_ref()) else {
+            return groups;
+        };
+        let mut after = Vec::new();
+        for group in groups {
+            let (mut here, past) = self.bound(hook.point, hook.devices.as_deref(), group);
+            past.into_iter().for_each(|group| push(&mut after, group));
+            if here.mask.is_empty() {
+                continue;
+            }
+            let mut returned = Vec::new();
+            here.tainted |= hook.devices.is_none() && is_at_device(hook.point);
+            self.chain(stage.chain, stage, here, 0, &mut returned, &mut after);
+            for group in returned {
+                if hook.drops {
+                    self.drop(&group);
+                } else {
+                    push(&mut after, group);
+                }
+            }
+        }
+        after
     }
 
     fn drop(&mut self, group: &Group) {
@@ -277,15 +374,14 @@ impl<'m> Runner<'m> {
         self.values(&condition.key, lane, mark, stage).is_some_and(|v| condition.holds(&v))
     }
 
+    /// What a condition says, if it says the same of all lanes.
+    fn test_all(&self, condition: &Condition, mark: u32, stage: &Stage) -> Option<bool> {
+        let differs = condition.key.iter().any(|field| self.is_lane_field(*field));
+        (!differs).then(|| self.holds(condition, 0, mark, stage))
+    }
+
     /// The lanes of a group for which a condition holds.
     fn test(&mut self, condition: &Condition, group: &Group, mark: u32, stage: &Stage) -> Mask {
-        if !condition.key.iter().any(|field| self.is_lane_field(*field)) {
-            return if self.holds(condition, 0, mark, stage) {
-                group.mask.clone()
-            } else {
-                Mask::none(self.lanes.lanes.len())
-            };
-        }
         if condition.key.iter().all(|field| self.is_constant(*field)) {
             let key = (
                 std::ptr::from_ref(condition).addr(),
@@ -357,16 +453,15 @@ impl<'m> Runner<'m> {
             self.outcome.unknown.add(&group.mask);
             return;
         };
-        let mut live = vec![group];
+        let (mut live, mut next) = (vec![group], Vec::new());
         for rule in &chain.rules {
-            let mut next = Vec::new();
-            for group in live {
+            for group in live.drain(..) {
                 self.rule(&rule.steps, stage, group, depth, &mut next, returned, accepted);
             }
             if next.is_empty() {
                 return;
             }
-            live = next;
+            std::mem::swap(&mut live, &mut next);
         }
         live.into_iter().for_each(|group| push(returned, group));
     }
@@ -399,11 +494,19 @@ impl<'m> Runner<'m> {
                             group.tainted = true;
                             push(next, group.clone());
                         }
-                        mark => {
-                            let met = self.test(condition, &group, mark.unwrap_or(0), stage);
-                            push(next, group.with(group.mask.without(&met)));
-                            group.mask = met;
-                        }
+                        mark => match self.test_all(condition, mark.unwrap_or(0), stage) {
+                            Some(true) => {}
+                            Some(false) => {
+                                push(next, group);
+                                return;
+                            }
+                            None => {
+                                let met = self.test(condition, &group, mark.unwrap_or(0), stage);
+                                group.mask.remove(&met);
+                                let rest = std::mem::replace(&mut group.mask, met);
+                                push(next, group.with(rest));
+                            }
+                        },
                     }
                 }
                 Step::Free(_) => push(next, group.clone()),

@@ -5,7 +5,6 @@
 //! question's predicates holds for or does not.
 
 use crate::machine::Range;
-use std::collections::BTreeSet;
 
 /// The addresses of one family, cut.
 #[derive(Debug)]
@@ -20,16 +19,14 @@ pub(super) type Predicate = Vec<(usize, usize)>;
 
 impl Space {
     pub(super) fn new(last: u128, ranges: impl IntoIterator<Item = Range>) -> Self {
-        let mut starts = BTreeSet::from([0]);
+        let mut starts = vec![0];
         for range in ranges {
-            if range.first <= last {
-                starts.insert(range.first);
-            }
-            if range.last < last {
-                starts.insert(range.last + 1);
-            }
+            starts.extend((range.first <= last).then_some(range.first));
+            starts.extend(range.last.checked_add(1).filter(|next| *next <= last));
         }
-        Self { starts: starts.into_iter().collect(), last }
+        starts.sort_unstable();
+        starts.dedup();
+        Self { starts, last }
     }
 
     /// How many intervals there are.
@@ -135,7 +132,7 @@ mod tests {
     use super::*;
     use proptest::collection::vec;
     use proptest::prelude::*;
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
 
     #[test]
     fn all_members_of_a_class_were_split_from_it() {
