@@ -95,11 +95,16 @@ pub(super) struct Runner<'m> {
     /// Conditions that depend on the lane alone, by where they stand in memory.
     conditions: HashMap<(usize, bool, bool), Rc<Mask>>,
     dispatches: HashMap<(usize, bool, bool), Split>,
+    /// The rules of chains without those that no packet of these runs fulfills.
+    rules: HashMap<(ChainIndex, bool, bool), Rules<'m>>,
     /// Which parts of the traffic each stage looks at.
     reads: Vec<Reads>,
     /// What became of all lanes in a stage, by what the stage looks at.
     passed: HashMap<(usize, [u32; 5]), (Outcome, Vec<Group>)>,
 }
+
+/// Rules, each a list of steps.
+type Rules<'m> = Rc<Vec<Vec<&'m Step>>>;
 
 /// Which of the fields that change between runs a stage looks at.
 #[derive(Clone, Copy, Debug, Default)]
@@ -188,6 +193,7 @@ impl<'m> Runner<'m> {
             steps: 0,
             conditions: HashMap::new(),
             dispatches: HashMap::new(),
+            rules: HashMap::new(),
             reads: stages.iter().map(|stage| Reads::of(machine, stage.chain)).collect(),
             passed: HashMap::new(),
         }
@@ -448,15 +454,14 @@ impl<'m> Runner<'m> {
         returned: &mut Vec<Group>,
         accepted: &mut Vec<Group>,
     ) {
-        let machine = self.machine;
-        let Some(chain) = machine.chain(index).filter(|_| depth <= MOST_JUMPS) else {
+        let Some(rules) = self.rules_of(index, stage).filter(|_| depth <= MOST_JUMPS) else {
             self.outcome.unknown.add(&group.mask);
             return;
         };
         let (mut live, mut next) = (vec![group], Vec::new());
-        for rule in &chain.rules {
+        for rule in rules.iter() {
             for group in live.drain(..) {
-                self.rule(&rule.steps, stage, group, depth, &mut next, returned, accepted);
+                self.rule(rule, stage, group, depth, &mut next, returned, accepted);
             }
             if next.is_empty() {
                 return;
@@ -466,10 +471,44 @@ impl<'m> Runner<'m> {
         live.into_iter().for_each(|group| push(returned, group));
     }
 
+    /// What is left of the rules of a chain when what all runs have in common is decided.
+    fn rules_of(&mut self, index: ChainIndex, stage: &Stage) -> Option<Rules<'m>> {
+        let key = (index, stage.knows_in_device, stage.knows_out_device);
+        if let Some(rules) = self.rules.get(&key) {
+            return Some(Rc::clone(rules));
+        }
+        let chain = self.machine.chain(index)?;
+        let mut rules = Vec::new();
+        'rules: for rule in &chain.rules {
+            let mut steps: Vec<&Step> = Vec::with_capacity(rule.steps.len());
+            for step in &rule.steps {
+                if let Step::Match(condition) = step
+                    && condition
+                        .key
+                        .iter()
+                        .all(|field| self.is_constant(*field) && !self.is_lane_field(*field))
+                {
+                    if self.holds(condition, 0, 0, stage) {
+                        continue;
+                    }
+                    // What comes before it in the rule may change the mark, or be a question of its own.
+                    if steps.iter().all(|step| matches!(step, Step::Match(_))) {
+                        continue 'rules;
+                    }
+                }
+                steps.push(step);
+            }
+            rules.push(steps);
+        }
+        let rules = Rc::new(rules);
+        self.rules.insert(key, Rc::clone(&rules));
+        Some(rules)
+    }
+
     #[expect(clippy::too_many_arguments, reason = "where lanes can go to")]
     fn rule(
         &mut self,
-        steps: &[Step],
+        steps: &[&'m Step],
         stage: &Stage,
         mut group: Group,
         depth: usize,

@@ -143,7 +143,7 @@ impl<'a> Prover<'_, 'a> {
                 lane: question.lane,
             };
             let mut gathered = walk.gather(&stages);
-            let sides = self.wanted(question, &mut gathered);
+            let mut sides = self.wanted(question, &mut gathered);
             // The address that is not fixed varies class by class.
             let others: Vec<u128> = match question.fixed {
                 Some((address, _)) => vec![address],
@@ -153,6 +153,12 @@ impl<'a> Prover<'_, 'a> {
             if lanes.lanes.is_empty() {
                 continue;
             }
+            let owners = self.specification.owners(question.v6);
+            let of_lane = lanes.lanes.iter().map(|lane| {
+                let owner = owners.get(&lane.address).copied();
+                (owner, owner.and_then(|owner| sides.far.get(&owner)).cloned())
+            });
+            sides.of_lane = of_lane.collect();
             let traffic = traffic::classes(&gathered.protocols, &gathered.ports);
             self.statistics.address_classes += lanes.lanes.len() * others.len();
             self.statistics.traffic_classes += traffic.len();
@@ -258,7 +264,6 @@ impl<'a> Prover<'_, 'a> {
         lanes: &Lanes,
         packet: &Packet,
     ) -> Mask {
-        let owners = self.specification.owners(question.v6);
         let count = lanes.lanes.len();
         match question.expected {
             Expected::Accepted => return Mask::all(count),
@@ -286,16 +291,17 @@ impl<'a> Prover<'_, 'a> {
             self.specification.decide(side, &asked).allowed()
         };
         Mask::of(count, |lane| {
-            let Some(lane) = lanes.lanes.get(lane) else { return true };
-            let owner = owners.get(&lane.address).copied();
+            let (Some(lane), Some((owner, far))) = (lanes.lanes.get(lane), sides.of_lane.get(lane))
+            else {
+                return true;
+            };
+            let owner = *owner;
             let destination = if question.lane == Field::Source { fixed } else { owner };
             let near = sides
                 .near
                 .as_ref()
                 .is_none_or(|side| decide(side, owner, lane.address, destination));
-            near && owner
-                .and_then(|owner| sides.far.get(&owner))
-                .is_none_or(|side| decide(side, fixed, fixed_address, destination))
+            near && far.as_ref().is_none_or(|side| decide(side, fixed, fixed_address, destination))
         })
     }
 
@@ -319,7 +325,7 @@ impl<'a> Prover<'_, 'a> {
         let specification = self.specification;
         let owners = specification.owners(question.v6);
         let one = |address: u128| Rc::new(space.0.predicate([&Range::one(address)]));
-        let mut sides = Sides { near: None, far: BTreeMap::new() };
+        let mut sides = Sides { near: None, far: BTreeMap::new(), of_lane: Vec::new() };
         if question.domain != Domain::Everything {
             let mut known = self.excluded.borrow_mut();
             let key = (question.domain == Domain::NoPod, question.v6);
@@ -577,6 +583,8 @@ struct Sides<'a> {
     near: Option<Rc<Side<'a>>>,
     /// At the other, by its owner.
     far: BTreeMap<PodIndex, Rc<Side<'a>>>,
+    /// The owner of each lane's address, and what applies there.
+    of_lane: Vec<(Option<PodIndex>, Option<Rc<Side<'a>>>)>,
 }
 
 fn port_test(protocol: Protocol, first: u16, last: u16) -> PortTest {
