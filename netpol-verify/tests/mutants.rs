@@ -2,6 +2,7 @@
 //!
 //! What a change does is decided packet by packet (`support/universe.rs`), without the prover.
 #![expect(
+    clippy::panic,
     clippy::unwrap_used,
     clippy::indexing_slicing,
     reason = "helpers of tests fail by panicking"
@@ -11,16 +12,17 @@ mod support;
 #[path = "support/universe.rs"]
 mod universe;
 
-use netpol_core::Cluster;
+use netpol_core::{Cluster, Labels, Phase, Pod, PodId};
 use netpol_nft::{Guard, NftOptions};
 use netpol_testkit::strategies::{clusters, options};
 use netpol_verify::Conclusion;
-use netpol_verify::machine::Path;
+use netpol_verify::machine::{ConnState, Fate, Packet, Path, address_value, device_value};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use support::{listing, machine, report};
 use universe::Universe;
 
@@ -143,12 +145,10 @@ fn shift(value: &mut Value) {
     match value {
         Value::Number(number) => *value = (number.as_u64().unwrap() ^ 1).into(),
         Value::String(text) => {
-            if let Ok(address) = text.parse::<std::net::IpAddr>() {
+            if let Ok(address) = text.parse::<IpAddr>() {
                 let next = match address {
-                    std::net::IpAddr::V4(a) => (a.to_bits() ^ 1).to_be_bytes().into(),
-                    std::net::IpAddr::V6(a) => {
-                        std::net::IpAddr::from((a.to_bits() ^ 1).to_be_bytes())
-                    }
+                    IpAddr::V4(a) => (a.to_bits() ^ 1).to_be_bytes().into(),
+                    IpAddr::V6(a) => IpAddr::from((a.to_bits() ^ 1).to_be_bytes()),
                 };
                 *value = next.to_string().into();
             } else if text == "tcp" {
@@ -260,4 +260,102 @@ fn meaningful_mutants_are_refuted_and_others_are_proved() {
     }
     println!("{tally:#?}, {packets} packets enumerated");
     assert!(tally.refuted > 20 && tally.proved > 20, "{tally:?}");
+}
+
+/// What may come from a device, packet by packet: what the guard must let pass and nothing else.
+fn guard_difference(
+    machine: &netpol_verify::machine::Machine,
+    cluster: &Cluster,
+    interfaces: &BTreeMap<PodId, String>,
+    addresses: &BTreeSet<IpAddr>,
+) -> Option<Packet> {
+    let owners = cluster.address_owners();
+    for (pod, interface) in interfaces {
+        for &source in addresses {
+            let v6 = source.is_ipv6();
+            let mut traffic: Vec<(u8, u16)> = vec![(6, 40000), (17, 53), (1, 8 << 8), (47, 0)];
+            if v6 {
+                traffic.extend(
+                    [127, 128, 129, 130, 132, 133, 134, 135, 136, 137, 142, 143, 144]
+                        .map(|t| (58, t << 8)),
+                );
+            }
+            for (protocol, first) in traffic {
+                let packet = Packet {
+                    v6,
+                    source: address_value(source),
+                    destination: 1 << 24,
+                    protocol,
+                    first,
+                    second: 80,
+                    in_device: device_value(interface),
+                    out_device: None,
+                    state: ConnState::New,
+                    reply: false,
+                    mark: 0,
+                };
+                let own = owners.get(&source) == Some(&pod);
+                let discovery = matches!(first >> 8, 130..=133 | 135 | 136 | 143) && protocol == 58;
+                let local = match source {
+                    IpAddr::V6(a) => a.is_unspecified() || a.segments()[0] & 0xffc0 == 0xfe80,
+                    IpAddr::V4(_) => false,
+                };
+                let expected =
+                    if own || local && discovery { Fate::Accepted } else { Fate::Dropped };
+                if machine.fates(&packet, Path::Arrival, None) != BTreeSet::from([expected]) {
+                    return Some(packet);
+                }
+            }
+        }
+    }
+    None
+}
+
+#[test]
+fn mutants_of_the_source_guard() {
+    let mut cluster = Cluster::new();
+    let pods = [
+        ("a", vec!["10.0.0.1", "10.0.1.1", "fd00::1"]),
+        ("b", vec!["10.0.0.2"]),
+        ("c", vec!["fd00::3"]),
+    ];
+    for (name, addresses) in pods {
+        let pod = Pod::new(PodId::new("n", name), Labels::new()).with_phase(Phase::Running);
+        let addresses = addresses.iter().map(|address| address.parse().unwrap());
+        cluster.insert_pod(pod.with_addresses(addresses));
+    }
+    let interfaces = support::interfaces(&cluster);
+    let options = NftOptions::default()
+        .with_guard(Guard::Prerouting)
+        .with_interfaces(support::devices(&interfaces));
+    let base = listing(&cluster, None, &options);
+    // Only the guard: there are no policies.
+    let own = [
+        "0.0.0.0", "10.0.0.0", "10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.1.0", "10.0.1.1",
+        "10.0.1.2",
+    ];
+    let six = [
+        "::", "::1", "fd00::", "fd00::1", "fd00::2", "fd00::3", "fd00::4", "fe7f::", "fe80::",
+        "febf::", "fec0::", "fe00::", "ff02::1",
+    ];
+    let addresses: BTreeSet<IpAddr> =
+        own.iter().chain(&six).map(|address| address.parse().unwrap()).collect();
+    let universe = Universe::new(&cluster, None, &base, options.policy(), &interfaces);
+    let (mut refuted, mut proved) = (0, 0);
+    for (what, mutant) in mutants(&base, |_| true) {
+        let machine = machine(&mutant);
+        let report = report(&machine, &cluster, None, options.policy(), &interfaces);
+        let difference = guard_difference(&machine, &cluster, &interfaces, &addresses)
+            .or_else(|| universe.difference(&machine));
+        match (&report.conclusion, difference) {
+            (Conclusion::Proved, None) => proved += 1,
+            (Conclusion::Refuted(_), Some(_)) => refuted += 1,
+            (Conclusion::Refuted(all), None) => {
+                panic!("{what}\nis refuted without need:\n{}", all[0])
+            }
+            (other, difference) => panic!("{what}\n{other:?}\n{difference:?}"),
+        }
+    }
+    println!("{refuted} refuted, {proved} proved");
+    assert!(refuted > 20 && proved > 10);
 }

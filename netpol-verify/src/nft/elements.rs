@@ -108,7 +108,8 @@ impl Kind {
             if let Some(literal) = text.strip_suffix("\\*") {
                 return device_value(&format!("{literal}*")).map(Range::one);
             }
-            if let Some(prefix) = text.strip_suffix('*') {
+            // An asterisk alone is what a map does with the rest, which is not understood.
+            if let Some(prefix) = text.strip_suffix('*').filter(|prefix| !prefix.is_empty()) {
                 return device_prefix(prefix);
             }
         }
@@ -320,6 +321,7 @@ mod tests {
             (Kind::State, json!("untracked"), r(64, 64)),
             (Kind::Port, json!({"elem": {"val": 1, "counter": null}}), r(1, 1)),
             (Kind::Port, json!("*"), None),
+            (Kind::Device, json!("\\*"), device_value("*").map(Range::one)),
         ] {
             assert_eq!(kind.value(&value), expected, "{value}");
             let element: Element<'_> =
