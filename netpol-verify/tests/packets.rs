@@ -2,7 +2,6 @@
 //! Needs root, nft and ip.
 #![expect(
     clippy::indexing_slicing,
-    clippy::panic,
     clippy::unwrap_used,
     reason = "helpers of tests fail by panicking"
 )]
