@@ -9,6 +9,7 @@
 //! | read a ruleset | [`Kernel`] of this machine; [`read_dumps`] of texts; [`nft::read`] |
 //! | say what should be enforced | [`Specification`]: a cluster, a node, the options |
 //! | prove it | [`prove`], [`Report`] |
+//! | see what changed since a dump was taken | [`changes`] |
 //! | follow one packet | [`machine::Machine::run`], [`Specification::judge`] |
 //!
 //! ```
@@ -37,6 +38,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod drift;
 mod dump;
 mod live;
 pub mod machine;
@@ -44,6 +46,7 @@ pub mod nft;
 mod prove;
 mod specification;
 
+pub use drift::{Change, ChangeKind, changes};
 pub use dump::{Dump, DumpError, read_dumps};
 pub use live::{Kernel, LiveError};
 pub use prove::{Conclusion, ProofOptions, Refutation, Report, Statistics, prove};

@@ -20,9 +20,11 @@ mod gather;
 mod lanes;
 mod mask;
 mod question;
+mod reads;
 mod report;
 mod space;
 mod traffic;
+mod wanted;
 
 pub use report::{Conclusion, Refutation, Report, Statistics};
 
