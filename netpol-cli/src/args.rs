@@ -47,6 +47,10 @@ pub(crate) enum Command {
     Remove(RemoveArgs),
     /// Show what the kernel denied, by policy and by pod
     Stats(StatsArgs),
+    /// Prove that the kernel enforces the policies, for every packet, or show a packet for which it does not
+    Verify(VerifyArgs),
+    /// Follow one packet through the rules of the kernel: what becomes of it, by which rule and policy
+    Trace(TraceArgs),
     /// Try the policies with real packets between network namespaces on this machine
     Lab(LabArgs),
     /// Print a script that completes netpol's arguments in a shell
@@ -415,6 +419,87 @@ pub(crate) struct StatsArgs {
     /// The form of the answer
     #[arg(short, long, value_enum, default_value = "text")]
     pub(crate) output: Format,
+}
+
+/// What can be read back and proved.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum ReadableBackend {
+    /// nftables
+    Nft,
+}
+
+/// A ruleset to look at, and what it is to be compared with.
+#[derive(Args, Debug)]
+pub(crate) struct InspectArgs {
+    #[command(flatten)]
+    pub(crate) input: Input,
+    /// What enforces the policies
+    #[arg(long, value_enum, default_value = "nft")]
+    pub(crate) backend: ReadableBackend,
+    /// Look at what a tool listed instead of at this machine's kernel: `nft -j list ruleset`, and `nft list chains` beside it;
+    /// may be given more than once
+    #[arg(long, value_name = "FILE")]
+    pub(crate) dump: Vec<PathBuf>,
+    /// The node whose rules they are
+    #[arg(long, value_name = "NAME")]
+    pub(crate) node: Option<String>,
+    /// A JSON file with the host-side interface of each pod: {"namespace/pod": "interface"}
+    #[arg(long, value_name = "FILE")]
+    pub(crate) interfaces: Option<PathBuf>,
+    /// Open connections are judged anew when policy changes
+    #[arg(long)]
+    pub(crate) re_evaluate: bool,
+    /// Pods reach their own node whatever NetworkPolicies say
+    #[arg(long)]
+    pub(crate) allow_own_node: bool,
+    /// Protocols other than TCP, UDP and SCTP pass whatever policies say
+    #[arg(long)]
+    pub(crate) allow_other_protocols: bool,
+    /// The name of netpol's tables
+    #[arg(long, value_name = "NAME", default_value = "netpol", value_parser = table)]
+    pub(crate) table: Name,
+    /// The form of the answer
+    #[arg(short, long, value_enum, default_value = "text")]
+    pub(crate) output: Format,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Exit codes: 0 proved; 1 refuted, with a packet that shows it; 2 not proved, because something that matters was not understood, or
+no answer. The choices (--re-evaluate, --allow-...) must be those of `apply`.
+
+From the kernel, the source guard is part of what is proved, for the pods whose interface is known: from --interfaces, or from the
+kernel's host routes to the pods. From a dump, only with --interfaces; else source addresses are taken as honest.
+
+Examples:
+  netpol verify --node node-1 cluster.yaml
+  netpol verify --dump ruleset.json --dump chains.txt --interfaces pods.json --node node-1 cluster.yaml
+  ssh node-1 nft -j list ruleset > ruleset.json; netpol verify --dump ruleset.json --node node-1 -o json cluster.yaml")]
+pub(crate) struct VerifyArgs {
+    #[command(flatten)]
+    pub(crate) ruleset: InspectArgs,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Ends and ports are written as for `explain`; a workload stands for its first pod that has an address. Exit codes: 0 the packet passes;
+1 it is dropped; 2 it meets something that is not understood, or no answer.
+
+Examples:
+  netpol trace --from shop/web --to shop/db --port 5432/TCP cluster.yaml
+  netpol trace --from 203.0.113.9 --to shop/web --port 443 --dump ruleset.json cluster.yaml")]
+pub(crate) struct TraceArgs {
+    #[command(flatten)]
+    pub(crate) ruleset: InspectArgs,
+    /// Who sends it
+    #[arg(long, value_name = "END")]
+    pub(crate) from: String,
+    /// To whom
+    #[arg(long, value_name = "END")]
+    pub(crate) to: String,
+    /// To which port, as the pod sees it (not the port of a Service)
+    #[arg(long, value_name = "PORT")]
+    pub(crate) port: String,
 }
 
 #[derive(Args, Debug)]

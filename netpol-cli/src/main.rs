@@ -13,6 +13,8 @@ mod load;
 mod party;
 mod snippet;
 mod terminal;
+mod trace;
+mod verify;
 
 use args::{Cli, Command};
 use clap::{CommandFactory, Parser};
@@ -25,6 +27,8 @@ pub(crate) enum Answer {
     Yes,
     /// Answered, and the answer is no.
     No,
+    /// Answered as far as possible: something was not understood, and the answer says what.
+    Unknown,
 }
 
 /// Why a command could not answer. The text has been or will be written to standard error.
@@ -49,6 +53,7 @@ fn main() -> ExitCode {
     match result {
         Ok(Answer::Yes) => ExitCode::SUCCESS,
         Ok(Answer::No) => ExitCode::from(1),
+        Ok(Answer::Unknown) => ExitCode::from(2),
         // Whoever reads has seen enough, as `head` has.
         Err(Failure::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => {
             ExitCode::SUCCESS
@@ -70,6 +75,8 @@ fn run(command: &Command, out: &mut dyn Write) -> Result<Answer, Failure> {
         Command::Apply(args) => kernel::apply(args, out),
         Command::Remove(args) => kernel::remove(args, out),
         Command::Stats(args) => kernel::stats(args, out),
+        Command::Verify(args) => verify::run(args, out),
+        Command::Trace(args) => trace::run(args, out),
         Command::Lab(args) => lab::run(args, out),
         Command::Completions { shell } => {
             clap_complete::generate(*shell, &mut Cli::command(), "netpol", out);

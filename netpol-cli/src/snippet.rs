@@ -2,6 +2,7 @@
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use netpol_k8s::{Diagnostic, Manifests, Severity};
+use std::ops::Range;
 
 /// One diagnostic with the line that it is about.
 pub(crate) fn render(diagnostic: &Diagnostic, manifests: &Manifests, colors: bool) -> String {
@@ -16,7 +17,7 @@ pub(crate) fn render(diagnostic: &Diagnostic, manifests: &Manifests, colors: boo
     if let Some(at) = diagnostic.location() {
         group = match manifests.source_line(at) {
             Some(line) => {
-                let span = span(line, at.column, at.length);
+                let (line, span) = excerpt(line, span(line, at.column, at.length));
                 let field = diagnostic.field().unwrap_or("");
                 let snippet = Snippet::source(line).line_start(at.line as usize).path(&*at.file);
                 group.element(snippet.annotation(AnnotationKind::Primary.span(span).label(field)))
@@ -31,7 +32,7 @@ pub(crate) fn render(diagnostic: &Diagnostic, manifests: &Manifests, colors: boo
 }
 
 /// The bytes of the characters that are to be underlined: as many as the diagnostic says, or the word there.
-fn span(line: &str, column: u32, length: u32) -> std::ops::Range<usize> {
+fn span(line: &str, column: u32, length: u32) -> Range<usize> {
     let byte = |characters: usize| {
         line.char_indices().nth(characters).map_or(line.len(), |(byte, _)| byte)
     };
@@ -40,6 +41,17 @@ fn span(line: &str, column: u32, length: u32) -> std::ops::Range<usize> {
     let word = rest.find([' ', ',', ':', '}', ']', '"', '\'']).unwrap_or(rest.len());
     let asked = byte((column as usize).saturating_sub(1) + length as usize);
     first..asked.max(first + word).min(line.len())
+}
+
+/// So many bytes of a line are shown on each side of what is wrong. Machines write lines of any length.
+const MOST_BESIDE: usize = 2_000;
+
+/// The part of a line that is around a span, and the span within it.
+fn excerpt(line: &str, span: Range<usize>) -> (&str, Range<usize>) {
+    let boundary = |at: usize| (0..=at).rev().find(|&at| line.is_char_boundary(at)).unwrap_or(0);
+    let first = boundary(span.start.saturating_sub(MOST_BESIDE));
+    let last = boundary(line.len().min(span.start + 2 * MOST_BESIDE));
+    (line.get(first..last).unwrap_or_default(), span.start - first..span.end.min(last) - first)
 }
 
 /// What was skipped, as the end of a sentence; nothing if nothing was.

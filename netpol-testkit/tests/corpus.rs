@@ -60,3 +60,8 @@ fn alpha() {
 fn v1beta1() {
     replay("v1beta1", fuzz::v1beta1);
 }
+
+#[test]
+fn nft_listing() {
+    replay("nft_listing", fuzz::nft_listing);
+}

@@ -2,7 +2,7 @@
 
 mod apply;
 mod backend;
-mod node;
+pub(crate) mod node;
 mod stats;
 
 pub(crate) use apply::{apply, remove};

@@ -6,7 +6,7 @@ use netpol_k8s::Manifests;
 use std::collections::BTreeSet;
 
 /// The pods that rules are for.
-pub(super) enum Choice {
+pub(crate) enum Choice {
     /// No pod says which node it is on, or the user wants them all.
     AllPods,
     /// Those of one node.
@@ -14,14 +14,14 @@ pub(super) enum Choice {
 }
 
 /// The node with this name.
-pub(super) fn named(name: &str, manifests: &Manifests) -> Result<Choice, Failure> {
+pub(crate) fn named(name: &str, manifests: &Manifests) -> Result<Choice, Failure> {
     let known = nodes(manifests);
     let name = NodeName::from(name);
     if known.contains(&name) { Ok(Choice::Node(name)) } else { Err(unknown(&name, &known)) }
 }
 
 /// The node that this machine is: the one called like it, all pods if none names a node.
-pub(super) fn of_this_machine(manifests: &Manifests) -> Result<Choice, Failure> {
+pub(crate) fn of_this_machine(manifests: &Manifests) -> Result<Choice, Failure> {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let host = NodeName::from(host.trim());
     let known = nodes(manifests);

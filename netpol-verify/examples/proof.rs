@@ -1,0 +1,74 @@
+//! How long a proof takes for a node of a large cluster, and how much memory.
+//!
+//! ```sh
+//! cargo run --release -p netpol-verify --example proof -- PODS POLICIES
+//! ```
+//!
+//! The cluster is that of `netpol_testkit::scale`, the ruleset what netpol-nft makes of it for one node, loaded into a
+//! network namespace and listed by nft (root, nft and ip), so that parsing is of a real listing.
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a measuring tool")]
+
+use netpol_core::{NodeName, Options, Scope, compile};
+use netpol_host::HostOptions;
+use netpol_k8s::Reader;
+use netpol_nft::{Guard, NftOptions, layout, script};
+use netpol_verify::{Dump, Kernel, ProofOptions, Specification, prove, read_dumps};
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+fn memory(what: &str) -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with(what)).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+fn main() {
+    let mut arguments = std::env::args().skip(1).map(|text| text.parse::<usize>().unwrap());
+    let (pods, policies) = (arguments.next().unwrap_or(10_000), arguments.next().unwrap_or(1_000));
+    let mut reader = Reader::new();
+    reader.read_text("scale", &netpol_testkit::scale::manifests(pods, policies));
+    let manifests = reader.finish();
+    let cluster = manifests.cluster();
+    let node = NodeName::from("node-0");
+    let here = cluster.pods().filter(|pod| pod.node() == Some(&node));
+    let interfaces: BTreeMap<_, _> =
+        (0..).zip(here).map(|(n, pod)| (pod.id().clone(), format!("veth{n}"))).collect();
+    let devices = interfaces.iter().map(|(pod, name)| (pod.clone(), name.as_str().into()));
+    let host = HostOptions::default().with_interfaces(devices.collect());
+    let options = NftOptions::from(host).with_guard(Guard::Prerouting);
+    let started = Instant::now();
+    let ruleset = compile(cluster, Scope::Node(&node)).unwrap();
+    println!("compile: {:?}, {} local pods", started.elapsed(), interfaces.len());
+    let namespace = format!("npverify-example-{}", std::process::id());
+    let ip = |words: &[&str]| Command::new("ip").args(words).status().unwrap();
+    assert!(ip(&["netns", "add", &namespace]).success());
+    let mut nft = Command::new("ip")
+        .args(["netns", "exec", &namespace, "nft", "-f", "-"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let text = script(&layout(&ruleset, &options).model);
+    nft.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    assert!(nft.wait().unwrap().success());
+    let dumps: Vec<Dump> = Kernel::in_namespace(&namespace).nft_dumps().unwrap();
+    ip(&["netns", "delete", &namespace]);
+    println!("listing: {} bytes", dumps.iter().map(|dump| dump.text.len()).sum::<usize>());
+    let before = memory("VmRSS");
+    let started = Instant::now();
+    let machine = read_dumps(&dumps).unwrap();
+    println!("parse: {:?}", started.elapsed());
+    let specified = Instant::now();
+    let specification = Specification::new(cluster, Some(&node), Options::default());
+    println!("specification: {:?}", specified.elapsed());
+    let proof = ProofOptions::default().with_own_table("netpol").with_interfaces(interfaces);
+    let report = prove(&machine, &specification, &proof);
+    println!("all: {:?}, {:#?}", started.elapsed(), report.statistics);
+    println!("proved: {}", report.is_proved());
+    println!("memory: {} kB before, {} kB more at most", before, memory("VmHWM") - before);
+    let one = cluster.pods().find(|pod| pod.node() == Some(&node)).unwrap().id().clone();
+    let started = Instant::now();
+    let report = prove(&machine, &specification, &proof.with_only([one].into()));
+    println!("one pod: {:?}, proved: {}", started.elapsed(), report.is_proved());
+}

@@ -1,0 +1,166 @@
+//! The statements of rules.
+
+use super::elements::ranges;
+use super::expression::Left;
+use super::{NamedSet, Reader};
+use crate::machine::{ElementMap, NotUnderstood, Step, TableFamily, Verdict};
+use serde_json::Value;
+use std::sync::Arc;
+
+impl Reader<'_> {
+    /// Adds the steps of a statement.
+    pub(super) fn statement(
+        &mut self,
+        family: TableFamily,
+        table: &str,
+        place: &str,
+        statement: &Value,
+        steps: &mut Vec<Step>,
+    ) {
+        let unknown = || NotUnderstood::new(place, statement.to_string());
+        let single = statement.as_object().filter(|object| object.len() == 1);
+        let Some((word, inner)) = single.and_then(|object| object.iter().next()) else {
+            steps.push(Step::Opaque(unknown()));
+            return;
+        };
+        match word.as_str() {
+            "match" => match self.condition(family, table, inner) {
+                Some(more) => steps.extend(more),
+                None => steps.push(Step::UnknownMatch(self.why(family, table, inner, unknown()))),
+            },
+            "vmap" => match self.dispatch(family, table, inner) {
+                Some(more) => steps.extend(more),
+                None => steps.push(Step::Opaque(unknown())),
+            },
+            "accept" | "drop" | "return" | "continue" | "jump" | "goto" => {
+                steps.push(match self.verdict(family, table, statement) {
+                    Some(verdict) => Step::Verdict(verdict),
+                    None => Step::Opaque(unknown()),
+                });
+            }
+            "reject" => steps.push(Step::Verdict(Verdict::Drop)),
+            // The packet goes on under other addresses; the theorem is about the ones that policy sees.
+            "dnat" | "snat" | "masquerade" | "redirect" => {
+                steps.push(Step::Verdict(Verdict::Accept));
+            }
+            "limit" => steps.push(Step::Free("limit".to_owned())),
+            "quota" | "ct count" => steps.push(Step::Free(word.clone())),
+            "counter" | "log" | "comment" | "last" | "notrack" | "set" | "dup" | "ct helper"
+            | "ct timeout" | "ct expectation" | "secmark" => {}
+            "flow" => {
+                let what = "flows that a flowtable takes over do not meet the rules any more";
+                self.machine.left_out.insert(what.to_owned());
+            }
+            "mangle" => mangle(inner, unknown, steps),
+            "xt" if inner.get("type").and_then(Value::as_str) == Some("match") => {
+                steps.push(Step::UnknownMatch(unknown()));
+            }
+            _ => steps.push(Step::Opaque(unknown())),
+        }
+    }
+
+    /// Why a condition was not understood, where a set is the reason.
+    fn why(
+        &self,
+        family: TableFamily,
+        table: &str,
+        condition: &Value,
+        otherwise: NotUnderstood,
+    ) -> NotUnderstood {
+        let name = condition.get("right").and_then(Value::as_str);
+        let name = name.and_then(|text| text.strip_prefix('@'));
+        let set = name.and_then(|name| self.sets.get(&(family, table.to_owned(), name.to_owned())));
+        match set {
+            Some(NamedSet::Unknown(why)) => NotUnderstood::new(otherwise.place, why.clone()),
+            _ => otherwise,
+        }
+    }
+
+    fn dispatch(&self, family: TableFamily, table: &str, value: &Value) -> Option<Vec<Step>> {
+        let left = Left::parse(value.get("key")?, family)?;
+        let data = value.get("data")?;
+        let map = if let Some(name) = data.as_str() {
+            let name = name.strip_prefix('@')?.to_owned();
+            match self.sets.get(&(family, table.to_owned(), name))? {
+                NamedSet::VerdictMap { kinds, map } if *kinds == left.kinds => Arc::clone(map),
+                _ => return None,
+            }
+        } else {
+            let entries = data.get("set")?.as_array()?.iter().map(|entry| {
+                let [key, verdict] = entry.as_array()?.as_slice() else { return None };
+                Some((ranges(key, &left.kinds)?, self.verdict(family, table, verdict)?))
+            });
+            let entries: Option<Vec<_>> = entries.collect();
+            Arc::new(ElementMap::new(None, left.kinds.len(), entries?))
+        };
+        if left.is_masked() {
+            return None;
+        }
+        let requires = left.requires.into_iter().map(Step::Match);
+        Some(requires.chain([Step::Dispatch { key: left.fields, map }]).collect())
+    }
+}
+
+/// A statement that sets a part of the packet, or of what the kernel knows of it.
+fn mangle(inner: &Value, unknown: impl Fn() -> NotUnderstood, steps: &mut Vec<Step>) {
+    let key = inner.get("key").and_then(Value::as_object).and_then(|key| key.iter().next());
+    let (Some((what, of)), Some(value)) = (key, inner.get("value")) else {
+        steps.push(Step::Opaque(unknown()));
+        return;
+    };
+    let text = |name: &str| of.get(name).and_then(Value::as_str).unwrap_or_default();
+    match (what.as_str(), text("key"), text("field")) {
+        ("meta", "mark", _) => steps.push(match mark(value) {
+            Some((and, xor)) => Step::Mark { and, xor },
+            None => Step::UnknownMark(unknown()),
+        }),
+        ("meta", "priority" | "nftrace" | "secmark", _) => {}
+        // Where it is read it is not understood.
+        ("ct", ..) => {}
+        ("payload", _, "dscp" | "ecn" | "ttl" | "hoplimit" | "checksum" | "flowlabel") => {}
+        _ => steps.push(Step::Opaque(unknown())),
+    }
+}
+
+/// A value as `(mark & and) ^ xor`.
+fn mark(value: &Value) -> Option<(u32, u32)> {
+    if let Some(number) = value.as_u64() {
+        return Some((0, u32::try_from(number).ok()?));
+    }
+    let (word, inner) = value.as_object().filter(|object| object.len() == 1)?.iter().next()?;
+    if word == "meta" {
+        return (inner.get("key")?.as_str()? == "mark").then_some((u32::MAX, 0));
+    }
+    let [left, right] = inner.as_array()?.as_slice() else { return None };
+    let (and, xor) = mark(left)?;
+    let bits = u32::try_from(right.as_u64()?).ok()?;
+    match word.as_str() {
+        "&" => Some((and & bits, xor & bits)),
+        "|" => Some((and & !bits, xor & !bits ^ bits)),
+        "^" => Some((and, xor ^ bits)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn marks_are_linear() {
+        let old = json!({"meta": {"key": "mark"}});
+        for (value, from, to) in [
+            (json!(7), 1, 7),
+            (json!({"|": [old, 0x10]}), 0x11, 0x11),
+            (json!({"|": [old, 0x10]}), 1, 0x11),
+            (json!({"&": [old, 0xf0]}), 0x1f, 0x10),
+            (json!({"^": [{"&": [old, 0xff]}, 0x20]}), 0x121, 0x01),
+            (json!({"|": [{"^": [old, 3]}, 1]}), 1, 3),
+        ] {
+            let (and, xor) = mark(&value).unwrap();
+            assert_eq!((from & and) ^ xor, to, "{value}");
+        }
+        assert_eq!(mark(&json!({"ct": {"key": "mark"}})), None);
+    }
+}

@@ -1,0 +1,167 @@
+//! By which devices packets come and go.
+
+use super::lanes::{Lane, Lanes, Runner};
+use crate::machine::{
+    ConnState, Field, Machine, Packet, Path, Range, Step, device_value, value_device,
+};
+use crate::specification::{PodIndex, Specification};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The devices of local pods, and those of everything else.
+#[derive(Debug, Default)]
+pub(super) struct Devices {
+    of_pod: BTreeMap<PodIndex, Vec<u128>>,
+    /// One for each class of devices that the rules tell apart and that are no pod's.
+    pub(super) outside: Vec<u128>,
+    /// The pods whose devices were not given but are those that a source guard in the rules names.
+    pub(super) inferred: BTreeSet<PodIndex>,
+}
+
+/// An address of nobody, of each family, to see what a source guard says of it.
+const SOMEWHERE: [u128; 2] = [0xcb00_71fa, 0x2001_0db8_ffff_0000_0000_0000_0000_0250];
+
+impl Devices {
+    /// What was given, and what the rules themselves say of the rest.
+    pub(super) fn new(
+        machine: &Machine,
+        specification: &Specification<'_>,
+        given: &BTreeMap<PodIndex, u128>,
+        is_own: impl Fn(usize) -> bool,
+    ) -> Self {
+        let mut devices = Self::default();
+        for (pod, device) in given {
+            devices.of_pod.insert(*pod, vec![*device]);
+        }
+        let mut taken: BTreeSet<u128> = given.values().copied().collect();
+        let candidates = candidates(machine);
+        let unknown: BTreeSet<PodIndex> =
+            specification.local_pods().filter(|pod| !given.contains_key(pod)).collect();
+        if !unknown.is_empty() {
+            for device in candidates.iter().copied() {
+                if taken.contains(&device) {
+                    continue;
+                }
+                let found = guarded(machine, specification, device, &unknown, &is_own);
+                if found.is_some() {
+                    taken.insert(device);
+                }
+                for pod in found.into_iter().flatten() {
+                    devices.of_pod.entry(pod).or_default().push(device);
+                    devices.inferred.insert(pod);
+                }
+            }
+        }
+        devices.outside = candidates.into_iter().filter(|device| !taken.contains(device)).collect();
+        devices
+    }
+
+    /// By which devices a pod's packets can come and go.
+    pub(super) fn of(&self, pod: Option<PodIndex>) -> &[u128] {
+        pod.and_then(|pod| self.of_pod.get(&pod)).unwrap_or(&self.outside)
+    }
+}
+
+/// The pods whose addresses may come in by a device by which an address of nobody may not; none if that may.
+fn guarded(
+    machine: &Machine,
+    specification: &Specification<'_>,
+    device: u128,
+    pods: &BTreeSet<PodIndex>,
+    is_own: &impl Fn(usize) -> bool,
+) -> Option<BTreeSet<PodIndex>> {
+    let mut guarded = None;
+    for v6 in [false, true] {
+        let mut stages = machine.stages(Path::Arrival, v6);
+        stages.retain(|stage| is_own(stage.chain));
+        let owners = specification.owners(v6);
+        let nobody = if v6 { SOMEWHERE[1] } else { SOMEWHERE[0] };
+        let own = owners.iter().filter(|(_, pod)| pods.contains(pod));
+        let (addresses, pods): (Vec<u128>, Vec<PodIndex>) =
+            std::iter::once((&nobody, &usize::MAX)).chain(own).map(|(a, p)| (*a, *p)).unzip();
+        let lanes = Lanes {
+            lanes: addresses.into_iter().map(|address| Lane { address, device: None }).collect(),
+            address: Field::Source,
+            device: Field::OutDevice,
+        };
+        let packet = Packet {
+            v6,
+            source: 0,
+            destination: nobody,
+            protocol: 6,
+            first: 40000,
+            second: 80,
+            in_device: Some(device),
+            out_device: None,
+            state: ConnState::New,
+            reply: false,
+            mark: 0,
+        };
+        let outcome = Runner::new(machine, &stages, &lanes, packet).run();
+        let [clean, tainted] = &outcome.accepted;
+        let mut passed: BTreeSet<usize> = clean.iter().chain(tainted.iter()).collect();
+        if !passed.remove(&0) {
+            let found = passed.iter().filter_map(|lane| pods.get(*lane));
+            guarded.get_or_insert_with(BTreeSet::new).extend(found);
+        }
+    }
+    guarded
+}
+
+/// A device for each class that the rules tell apart, and one that no rule names.
+fn candidates(machine: &Machine) -> BTreeSet<u128> {
+    let mut named: BTreeSet<u128> = BTreeSet::new();
+    let mut wild: BTreeSet<Range> = BTreeSet::new();
+    let mut take = |range: &Range| {
+        if range.first == range.last {
+            named.insert(range.first)
+        } else {
+            wild.insert(*range)
+        };
+    };
+    let is_device = |field: &Field| matches!(field, Field::InDevice | Field::OutDevice);
+    for chain in &machine.chains {
+        let bound = chain.hook.iter().filter_map(|hook| hook.devices.as_ref()).flatten();
+        bound.filter_map(|name| device_value(name)).for_each(|device| take(&Range::one(device)));
+        for step in chain.rules.iter().flat_map(|rule| &rule.steps) {
+            let part = |key: &[Field]| {
+                let parts = key.iter().enumerate().filter(|(_, field)| is_device(field));
+                parts.map(|(part, _)| part).collect::<Vec<_>>()
+            };
+            match step {
+                Step::Match(condition) if condition.key.len() == 1 => {
+                    let own = condition.key.iter().any(is_device);
+                    let ranges = condition.set.intervals().iter().filter(|_| own);
+                    ranges.for_each(&mut take);
+                }
+                Step::Match(condition) => {
+                    let parts = part(&condition.key);
+                    let boxes = condition.set.boxes().iter();
+                    boxes
+                        .flat_map(|one| parts.iter().filter_map(|part| one.get(*part)))
+                        .for_each(&mut take);
+                }
+                Step::Dispatch { key, map } => {
+                    let parts = part(key);
+                    let entries = map.entries().map(|(entry, _)| entry);
+                    entries
+                        .flat_map(|entry| parts.iter().filter_map(|part| entry.get(*part)))
+                        .for_each(&mut take);
+                }
+                _ => {}
+            }
+        }
+    }
+    named.remove(&0);
+    // A name that only the wildcards match, for each of them; and one that nothing matches.
+    for prefix in wild.iter().map(|range| value_device(range.first)).chain([String::new()]) {
+        let tails = ["net0", "port0", "link0", "~", "q"];
+        let names = tails.iter().filter_map(|tail| device_value(&format!("{prefix}{tail}")));
+        let fresh = names.into_iter().find(|name| {
+            let deeper = |range: &&Range| range.contains(*name) && range.first > 0;
+            let deepest = wild.iter().filter(deeper).map(|r| value_device(r.first).len()).max();
+            !named.contains(name) && deepest.unwrap_or(0) == prefix.len()
+        });
+        named.extend(fresh);
+    }
+    named
+}

@@ -1,0 +1,44 @@
+//! What netpol-nft makes of any cluster is proved; without a kernel, from the objects that it would load.
+mod support;
+
+use netpol_nft::{Denial, Guard, NftOptions};
+use netpol_testkit::strategies::{clusters, options};
+use netpol_verify::Conclusion;
+use proptest::prelude::*;
+use support::{devices, interfaces, listing, machine, report};
+
+fn nft_options() -> impl Strategy<Value = NftOptions> {
+    let guard = prop_oneof![Just(Guard::Off), Just(Guard::Prerouting)];
+    (options(), guard, any::<bool>(), any::<bool>()).prop_map(|(policy, guard, reject, log)| {
+        let denial = if reject { Denial::Reject } else { Denial::Drop };
+        let options = NftOptions::default().with_policy(policy).with_guard(guard);
+        options.with_denial(denial).with_log(log.then_some(7))
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..Default::default() })]
+
+    #[test]
+    fn what_is_rendered_is_proved(
+        cluster in clusters(),
+        options in nft_options(),
+        one_node in any::<bool>(),
+        knows in any::<bool>(),
+    ) {
+        let node = cluster.nodes().next().map(|node| node.name().clone()).filter(|_| one_node);
+        let interfaces = interfaces(&cluster);
+        let options = options.with_interfaces(devices(&interfaces));
+        let machine = machine(&listing(&cluster, node.as_ref(), &options));
+        let known = knows && options.guard() != Guard::Off;
+        let interfaces = if known { interfaces } else { Default::default() };
+        let report = report(&machine, &cluster, node.as_ref(), options.policy(), &interfaces);
+        match &report.conclusion {
+            Conclusion::Proved => {}
+            Conclusion::NotProved { example: None, not_understood }
+                if not_understood.iter().all(|what| what.place == "manifests") => {}
+            Conclusion::Refuted(all) => prop_assert!(false, "{}", all[0]),
+            other => prop_assert!(false, "{other:?}"),
+        }
+    }
+}
