@@ -2,7 +2,8 @@
 mod support;
 
 use netpol_core::{Scope, compile};
-use netpol_nft::{Denial, Guard, NftOptions, layout, script};
+use netpol_host::{Denial, HostOptions};
+use netpol_nft::{Guard, NftOptions, layout, script};
 use netpol_testkit::strategies::{clusters, options};
 use netpol_verify::Conclusion;
 use proptest::prelude::*;
@@ -24,11 +25,11 @@ proptest! {
     ) {
         let node = cluster.nodes().next().map(|node| node.name().clone()).filter(|_| one_node);
         let interfaces = interfaces(&cluster);
-        let options = NftOptions::default()
+        let host = HostOptions::default()
             .with_policy(policy)
-            .with_guard(guard)
             .with_denial(if reject { Denial::Reject } else { Denial::Drop })
             .with_interfaces(devices(&interfaces));
+        let options = NftOptions::from(host).with_guard(guard);
         let namespace = Netns::new();
         for device in interfaces.values() {
             let peer = format!("peer-{device}");

@@ -13,6 +13,7 @@ mod support;
 mod universe;
 
 use netpol_core::{Cluster, Labels, Phase, Pod, PodId};
+use netpol_host::HostOptions;
 use netpol_nft::{Guard, NftOptions};
 use netpol_testkit::strategies::{clusters, options};
 use netpol_verify::Conclusion;
@@ -198,10 +199,10 @@ fn check(
 ) -> usize {
     // The guard has its own test: here the addresses are honest.
     let interfaces = BTreeMap::new();
-    let universe = Universe::new(cluster, None, base, options.policy(), &interfaces);
+    let universe = Universe::new(cluster, None, base, options.host().policy(), &interfaces);
     for (what, mutant) in mutants {
         let machine = machine(&mutant);
-        let report = report(&machine, cluster, None, options.policy(), &interfaces);
+        let report = report(&machine, cluster, None, options.host().policy(), &interfaces);
         let difference = universe.difference(&machine);
         let kind = what.split(':').next().unwrap().to_owned();
         let [refuted, proved] = tally.by_kind.entry(kind).or_default();
@@ -247,7 +248,8 @@ fn meaningful_mutants_are_refuted_and_others_are_proved() {
     for _ in 0..rounds {
         let cluster = clusters().new_tree(&mut runner).unwrap().current();
         let policy = options().new_tree(&mut runner).unwrap().current();
-        let options = NftOptions::default().with_policy(policy).with_guard(Guard::Off);
+        let options =
+            NftOptions::from(HostOptions::default().with_policy(policy)).with_guard(Guard::Off);
         let base = listing(&cluster, None, &options);
         let mut all = mutants(&base, |of| runner.rng().random_range(0..of) == 0);
         let most = 60;
@@ -325,9 +327,8 @@ fn mutants_of_the_source_guard() {
         cluster.insert_pod(pod.with_addresses(addresses));
     }
     let interfaces = support::interfaces(&cluster);
-    let options = NftOptions::default()
-        .with_guard(Guard::Prerouting)
-        .with_interfaces(support::devices(&interfaces));
+    let host = HostOptions::default().with_interfaces(support::devices(&interfaces));
+    let options = NftOptions::from(host).with_guard(Guard::Prerouting);
     let base = listing(&cluster, None, &options);
     // Only the guard: there are no policies.
     let own = [
@@ -340,11 +341,11 @@ fn mutants_of_the_source_guard() {
     ];
     let addresses: BTreeSet<IpAddr> =
         own.iter().chain(&six).map(|address| address.parse().unwrap()).collect();
-    let universe = Universe::new(&cluster, None, &base, options.policy(), &interfaces);
+    let universe = Universe::new(&cluster, None, &base, options.host().policy(), &interfaces);
     let (mut refuted, mut proved) = (0, 0);
     for (what, mutant) in mutants(&base, |_| true) {
         let machine = machine(&mutant);
-        let report = report(&machine, &cluster, None, options.policy(), &interfaces);
+        let report = report(&machine, &cluster, None, options.host().policy(), &interfaces);
         let difference = guard_difference(&machine, &cluster, &interfaces, &addresses)
             .or_else(|| universe.difference(&machine));
         match (&report.conclusion, difference) {

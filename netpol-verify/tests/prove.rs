@@ -1,7 +1,8 @@
 //! What netpol-nft makes of any cluster is proved; without a kernel, from the objects that it would load.
 mod support;
 
-use netpol_nft::{Denial, Guard, NftOptions};
+use netpol_host::{Denial, HostOptions};
+use netpol_nft::{Guard, NftOptions};
 use netpol_testkit::strategies::{clusters, options};
 use netpol_verify::Conclusion;
 use proptest::prelude::*;
@@ -11,8 +12,8 @@ fn nft_options() -> impl Strategy<Value = NftOptions> {
     let guard = prop_oneof![Just(Guard::Off), Just(Guard::Prerouting)];
     (options(), guard, any::<bool>(), any::<bool>()).prop_map(|(policy, guard, reject, log)| {
         let denial = if reject { Denial::Reject } else { Denial::Drop };
-        let options = NftOptions::default().with_policy(policy).with_guard(guard);
-        options.with_denial(denial).with_log(log.then_some(7))
+        let host = HostOptions::default().with_policy(policy).with_denial(denial);
+        NftOptions::from(host.with_log(log.then_some(7))).with_guard(guard)
     })
 }
 
@@ -28,11 +29,12 @@ proptest! {
     ) {
         let node = cluster.nodes().next().map(|node| node.name().clone()).filter(|_| one_node);
         let interfaces = interfaces(&cluster);
-        let options = options.with_interfaces(devices(&interfaces));
+        let host = options.host().clone().with_interfaces(devices(&interfaces));
+        let options = options.with_host(host);
         let machine = machine(&listing(&cluster, node.as_ref(), &options));
         let known = knows && options.guard() != Guard::Off;
         let interfaces = if known { interfaces } else { Default::default() };
-        let report = report(&machine, &cluster, node.as_ref(), options.policy(), &interfaces);
+        let report = report(&machine, &cluster, node.as_ref(), options.host().policy(), &interfaces);
         match &report.conclusion {
             Conclusion::Proved => {}
             Conclusion::NotProved { example: None, not_understood }

@@ -7,8 +7,8 @@
     reason = "helpers of tests, too, fail by panicking"
 )]
 
-use netpol_core::{Cluster, NodeName, Options, PodId, Scope, compile};
-use netpol_nft::{NftOptions, layout, model::DeviceName, objects};
+use netpol_core::{Cluster, InterfaceName, NodeName, Options, PodId, Scope, compile};
+use netpol_nft::{NftOptions, layout, objects};
 use netpol_verify::machine::Machine;
 use netpol_verify::{ProofOptions, Report, Specification, nft, prove};
 use serde_json::{Value, json};
@@ -78,9 +78,9 @@ pub(crate) fn interfaces(cluster: &Cluster) -> BTreeMap<PodId, String> {
     (0..).zip(pods).map(|(number, pod)| (pod.id().clone(), format!("pod{number}"))).collect()
 }
 
-pub(crate) fn devices(interfaces: &BTreeMap<PodId, String>) -> BTreeMap<PodId, DeviceName> {
+pub(crate) fn devices(interfaces: &BTreeMap<PodId, String>) -> BTreeMap<PodId, InterfaceName> {
     let named = interfaces.iter();
-    named.map(|(pod, name)| (pod.clone(), DeviceName::new(name).unwrap())).collect()
+    named.map(|(pod, name)| (pod.clone(), name.as_str().into())).collect()
 }
 
 /// A network namespace that goes when it is dropped.
