@@ -190,13 +190,16 @@ impl<'m> Runner<'m> {
                 self.passed.insert(key, (self.outcome.clone(), groups.clone()));
             }
         }
+        // What could not be tied to a rule may still drop what is left.
+        let sure = self.machine.not_understood.is_empty();
         for group in groups {
             let [clean, tainted] = &mut self.outcome.accepted;
-            if group.tainted { tainted } else { clean }.add(&group.mask);
-            // What could not be tied to a rule may drop anything.
-            if !self.machine.not_understood.is_empty() {
-                self.outcome.unknown.add(&group.mask);
+            match (sure, group.tainted) {
+                (false, _) => &mut self.outcome.unknown,
+                (true, false) => clean,
+                (true, true) => tainted,
             }
+            .add(&group.mask);
         }
         self.outcome.clone()
     }
