@@ -20,6 +20,7 @@ use netpol_core::{
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
+use std::net::IpAddr;
 use std::rc::Rc;
 
 /// Where a managed pod stands in the specification.
@@ -74,6 +75,8 @@ pub(crate) struct Side<'a> {
 pub(crate) struct SpecRule<'a> {
     pub(crate) peers: Option<Vec<SpecPeer>>,
     pub(crate) ports: Option<&'a [PortEntry]>,
+    /// Do names of ports hold for peers that are no pods (NP-48), or not (CNP-16)?
+    names_for_all: bool,
     verdict: Verdict,
     policy: &'a Policy,
     number: usize,
@@ -84,8 +87,6 @@ pub(crate) struct SpecRule<'a> {
 pub(crate) enum SpecPeer {
     Pods(Rc<Selected>),
     Network(Block),
-    /// A kind of peer that this version does not know: it matches nothing.
-    Nothing,
 }
 
 /// Addresses in a block and in none of its holes.
@@ -105,6 +106,12 @@ impl Block {
             block: ends(&block.cidr),
             holes: block.except.iter().filter(same).map(ends).collect(),
         }
+    }
+
+    /// One address.
+    fn host(address: IpAddr) -> Self {
+        let value = address_value(address);
+        Self { v6: address.is_ipv6(), block: (value, value), holes: Vec::new() }
     }
 
     fn contains(&self, v6: bool, address: u128) -> bool {
@@ -378,35 +385,42 @@ impl<'a> Specification<'a> {
     }
 
     fn matches(&self, rule: &SpecRule<'a>, question: &Question) -> bool {
-        let peers = rule.peers.as_ref().is_none_or(|peers| {
-            peers.iter().any(|peer| match peer {
-                SpecPeer::Pods(pods) => question.remote.is_some_and(|pod| pods.contains(pod)),
-                SpecPeer::Network(block) => block.contains(question.v6, question.remote_address),
-                SpecPeer::Nothing => false,
-            })
-        });
-        peers
-            && rule.ports.is_none_or(|ports| {
-                let Some(protocol) = port_protocol(question.protocol) else { return false };
-                ports.iter().any(|entry| match entry {
-                    PortEntry::Protocol(wanted) => *wanted == protocol,
-                    PortEntry::Range { protocol: wanted, first, last } => {
-                        *wanted == protocol && *first <= question.second && question.second <= *last
-                    }
-                    PortEntry::Named { protocol: wanted, name } => {
-                        let pod = question.destination.and_then(|pod| self.pod(pod));
-                        *wanted == protocol
-                            && pod.is_some_and(|pod| {
-                                pod.ports().iter().any(|port| {
-                                    port.name == *name
-                                        && port.protocol == protocol
-                                        && port.port == question.second
-                                })
-                            })
-                    }
-                    _ => false,
-                })
-            })
+        let Some(peers) = &rule.peers else { return self.port_matches(rule, true, question) };
+        peers.iter().any(|peer| {
+            let (remote, is_pods) = match peer {
+                SpecPeer::Pods(pods) => {
+                    (question.remote.is_some_and(|pod| pods.contains(pod)), true)
+                }
+                SpecPeer::Network(block) => {
+                    (block.contains(question.v6, question.remote_address), false)
+                }
+            };
+            remote && self.port_matches(rule, is_pods || rule.names_for_all, question)
+        })
+    }
+
+    fn port_matches(&self, rule: &SpecRule<'a>, by_name: bool, question: &Question) -> bool {
+        let Some(ports) = rule.ports else { return true };
+        let Some(protocol) = port_protocol(question.protocol) else { return false };
+        ports.iter().any(|entry| match entry {
+            PortEntry::Protocol(wanted) => *wanted == protocol,
+            PortEntry::Range { protocol: wanted, first, last } => {
+                *wanted == protocol && *first <= question.second && question.second <= *last
+            }
+            PortEntry::Named { protocol: wanted, name } => {
+                let pod = question.destination.and_then(|pod| self.pod(pod));
+                by_name
+                    && *wanted == protocol
+                    && pod.is_some_and(|pod| {
+                        pod.ports().iter().any(|port| {
+                            port.name == *name
+                                && port.protocol == protocol
+                                && port.port == question.second
+                        })
+                    })
+            }
+            _ => false,
+        })
     }
 
     /// What applies to a pod in a direction.
@@ -433,8 +447,12 @@ impl<'a> Specification<'a> {
             policies.sort_by_key(|policy| (policy.priority(), &policy.id().name));
             for policy in policies {
                 let rules = policy.rules(direction).unwrap_or_default().iter().enumerate();
-                let rules = rules
-                    .map(|(number, rule)| self.rule(policy, number, &rule.matches, rule.verdict));
+                let rules = rules.map(|(number, rule)| {
+                    let rule = self.rule(policy, number, &rule.matches, rule.verdict);
+                    let names_for_all =
+                        policy.tier() == Tier::NetworkPolicy || direction == Direction::Ingress;
+                    SpecRule { names_for_all, ..rule }
+                });
                 match policy.tier() {
                     Tier::Admin => side.admin.extend(rules),
                     Tier::Baseline => side.baseline.extend(rules),
@@ -462,10 +480,18 @@ impl<'a> Specification<'a> {
             Match::OneOf(peers) => Some(
                 peers
                     .iter()
-                    .map(|peer| match peer {
-                        Peer::Pods(selection) => SpecPeer::Pods(self.selected(selection)),
-                        Peer::Network(block) => SpecPeer::Network(Block::new(block)),
-                        _ => SpecPeer::Nothing,
+                    .flat_map(|peer| match peer {
+                        Peer::Pods(selection) => vec![SpecPeer::Pods(self.selected(selection))],
+                        Peer::Network(block) => vec![SpecPeer::Network(Block::new(block))],
+                        // CNP-18: the addresses of nodes, whoever has them.
+                        Peer::Nodes(selector) => {
+                            let nodes = self.cluster.nodes();
+                            let nodes = nodes.filter(|node| fulfills(selector, node.labels()));
+                            let addresses = nodes.flat_map(|node| node.addresses());
+                            addresses.map(|a| SpecPeer::Network(Block::host(*a))).collect()
+                        }
+                        // A kind of peer that this version does not know matches nothing.
+                        _ => Vec::new(),
                     })
                     .collect(),
             ),
@@ -474,7 +500,8 @@ impl<'a> Specification<'a> {
             Match::Any => None,
             Match::OneOf(ports) => Some(ports.as_slice()),
         };
-        SpecRule { peers, ports, verdict, policy, number, source: matches.source.as_ref() }
+        let source = matches.source.as_ref();
+        SpecRule { peers, ports, names_for_all: true, verdict, policy, number, source }
     }
 
     fn selected(&self, selection: &'a PodSelection) -> Rc<Selected> {

@@ -182,7 +182,6 @@ impl<'a> Prover<'_, 'a> {
                         let (first, last) = block.block;
                         block.v6 == question.v6 && first <= near.0 && near.0 <= last
                     }
-                    SpecPeer::Nothing => false,
                 })
             });
             if reaches {
