@@ -137,15 +137,23 @@ fn the_lab_agrees_with_the_simulator() {
         (&["--backend", "iptables", "--iptables", "legacy"], "iptables-legacy"),
         (&["--iptables", "nft"], "iptables-nft"),
     ];
-    let examples =
-        ["shop", "deny-all", "dual-stack", "admin", "admin-v1alpha1", "alpha-2016", "v1beta1"];
+    let examples = [
+        &["examples/shop"][..],
+        &["examples/deny-all"],
+        &["examples/dual-stack"],
+        &["examples/admin"],
+        &["examples/admin-v1alpha1"],
+        &["examples/alpha-2016"],
+        &["examples/v1beta1"],
+        &["examples/v1beta1", "--v1beta1-as", "1.6"],
+    ];
     for (example, (backend, name)) in
         examples.iter().flat_map(|example| backends.iter().map(move |backend| (example, backend)))
     {
         let output = Command::new(env!("CARGO_BIN_EXE_netpol"))
             .arg("lab")
             .args(*backend)
-            .arg(format!("examples/{example}"))
+            .args(*example)
             .current_dir(TOP)
             .output()
             .unwrap();

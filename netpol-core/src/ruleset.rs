@@ -94,6 +94,15 @@ impl Ruleset {
         self.sources.get(origin)
     }
 
+    /// A policy or a rule with its place, for people: `NetworkPolicy shop/web ingress[0] shop.yaml:12`.
+    #[must_use]
+    pub fn describe(&self, origin: &Origin) -> String {
+        match self.source(origin) {
+            Some(source) => format!("{origin} {source}"),
+            None => origin.to_string(),
+        }
+    }
+
     /// All known places of policies and rules.
     #[must_use]
     pub fn sources(&self) -> &BTreeMap<Origin, SourcePosition> {
@@ -158,6 +167,16 @@ pub struct Program {
     pub direction: Direction,
     /// At most one block per tier, in the order of the tiers; never empty.
     pub blocks: Vec<TierBlock>,
+}
+
+impl Program {
+    /// Could a rule deny before the NetworkPolicy tier is asked, or of Baseline where it is not? If not, the program lets all
+    /// traffic with the own node pass, from which NetworkPolicies are exempt (NP-70, CNP-38).
+    #[must_use]
+    pub fn denies_before_network_policies(&self) -> bool {
+        let mut blocks = self.blocks.iter().take_while(|block| block.tier != Tier::NetworkPolicy);
+        blocks.any(|block| block.rules.iter().any(|rule| rule.verdict == Verdict::Deny))
+    }
 }
 
 /// One tier of a program.

@@ -23,7 +23,7 @@ impl Builder<'_> {
         let mut own_node: BTreeMap<ProgramId, ChainName> = BTreeMap::new();
         for (&id, program) in self.ruleset.programs() {
             let exempt = program.direction == Direction::Ingress || !police_egress;
-            let own = exempt && denies_before_network_policies(program);
+            let own = exempt && program.denies_before_network_policies();
             if self.adjustments.closed.contains(&(self.family, id)) {
                 let chain = self.closed();
                 chains.insert(id, chain.clone());
@@ -197,7 +197,7 @@ impl Builder<'_> {
                     Verdict::Allow => Target::Return,
                     Verdict::Pass => end.clone(),
                     Verdict::Deny => {
-                        let why = self.describe(&rule.origin);
+                        let why = self.ruleset.describe(&rule.origin);
                         Target::Goto(self.denial(program.direction, &why, &why, false))
                     }
                 };
@@ -296,10 +296,4 @@ impl Builder<'_> {
         }
         rules
     }
-}
-
-/// Could a rule of a tier before the NetworkPolicy tier, or of Baseline without one, deny?
-fn denies_before_network_policies(program: &Program) -> bool {
-    let mut blocks = program.blocks.iter().take_while(|block| block.tier != Tier::NetworkPolicy);
-    blocks.any(|block| block.rules.iter().any(|rule| rule.verdict == Verdict::Deny))
 }

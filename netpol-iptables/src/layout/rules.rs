@@ -4,7 +4,7 @@ use super::{Builder, MOST_INLINE_NETWORKS};
 use crate::model::{Dimension, IpProtocol, Match, Rule, SetName, Target};
 use crate::name::{ChainKind, SetKind};
 use crate::tree::{self, Side};
-use netpol_core::{Direction, Origin, PeerMatch, PortMatch, PortSet, Protocol, Rule as PolicyRule};
+use netpol_core::{Direction, PeerMatch, PortMatch, PortSet, Protocol, Rule as PolicyRule};
 use netpol_host::Comment;
 
 /// How many numbers multiport takes; a range of several ports is two.
@@ -48,14 +48,6 @@ impl Builder<'_> {
         rules
     }
 
-    /// `NetworkPolicy shop/web ingress[0] shop.yaml:12`.
-    pub(super) fn describe(&self, origin: &Origin) -> String {
-        match self.ruleset.source(origin) {
-            Some(source) => format!("{origin} {source}"),
-            None => origin.to_string(),
-        }
-    }
-
     /// Everything that the peers and the ports of a rule can be, one rule for each.
     pub(super) fn rule(
         &self,
@@ -64,7 +56,7 @@ impl Builder<'_> {
         verdict: &Target,
         steps: &mut Vec<Step>,
     ) {
-        let comment = Comment::new(&self.describe(&rule.origin));
+        let comment = Comment::new(&self.ruleset.describe(&rule.origin));
         let peers = self.peers(direction, &rule.peers);
         let finish = |peer: &Rule| Rule {
             target: Some(verdict.clone()),

@@ -5,8 +5,8 @@ use super::{Builder, condition};
 use crate::model::{Action, Element, Field, IpVersion, Match, Name, Rule, Test, Value};
 use ipnet::IpNet;
 use netpol_core::{
-    AddressSet, Direction, Origin, OtherProtocols, OwnNodeEgress, PeerMatch, PortMatch, PortSet,
-    Program, Protocol, Rule as PolicyRule, Tier, TierEnd, Verdict,
+    AddressSet, Direction, OtherProtocols, OwnNodeEgress, PeerMatch, PortMatch, PortSet, Program,
+    Protocol, Rule as PolicyRule, Tier, TierEnd, Verdict,
 };
 use netpol_host::{Comment, Denial};
 use std::collections::BTreeSet;
@@ -24,7 +24,7 @@ impl Builder<'_> {
             };
             chains.insert(id, self.program(&format!("{letter}_{id}"), program, false));
             let exempt = program.direction == Direction::Ingress || exempt_egress;
-            if exempt && denies_before_network_policies(program) {
+            if exempt && program.denies_before_network_policies() {
                 own_node.insert(id, self.program(&format!("o{letter}_{id}"), program, true));
             }
         }
@@ -63,7 +63,7 @@ impl Builder<'_> {
                     Verdict::Allow => Action::Return,
                     Verdict::Pass => end.clone(),
                     Verdict::Deny => {
-                        let why = self.describe(&rule.origin);
+                        let why = self.ruleset.describe(&rule.origin);
                         Action::Goto(self.denial(program.direction, &why, &why, false))
                     }
                 };
@@ -85,14 +85,6 @@ impl Builder<'_> {
         next.unwrap_or_else(|| self.add_chain(prefix, None, Vec::new(), "everything is allowed"))
     }
 
-    /// `NetworkPolicy shop/web ingress[0] shop.yaml:12`.
-    fn describe(&self, origin: &Origin) -> String {
-        match self.ruleset.source(origin) {
-            Some(source) => format!("{origin} {source}"),
-            None => origin.to_string(),
-        }
-    }
-
     /// Everything that the peers and the ports of a rule can be, one rule for each.
     fn rule(
         &self,
@@ -101,7 +93,7 @@ impl Builder<'_> {
         verdict: &Action,
         rules: &mut Vec<Rule>,
     ) {
-        let comment = Comment::new(&self.describe(&rule.origin));
+        let comment = Comment::new(&self.ruleset.describe(&rule.origin));
         let peers = self.peers(direction, &rule.peers);
         for ports in self.ports(&rule.ports) {
             for peer in &peers {
@@ -249,12 +241,6 @@ impl Builder<'_> {
 fn cost(rule: &Rule) -> usize {
     let lookup = |condition: &&Match| matches!(condition.test, Test::In(_));
     rule.matches.iter().filter(lookup).count()
-}
-
-/// Could a rule of a tier before the NetworkPolicy tier, or of Baseline without one, deny?
-fn denies_before_network_policies(program: &Program) -> bool {
-    let mut blocks = program.blocks.iter().take_while(|block| block.tier != Tier::NetworkPolicy);
-    blocks.any(|block| block.rules.iter().any(|rule| rule.verdict == Verdict::Deny))
 }
 
 /// The conditions for ports by number: at most two alternatives, each at most one condition.
