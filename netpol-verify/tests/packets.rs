@@ -23,6 +23,9 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+/// How long a packet may take.
+const PATIENCE: Duration = Duration::from_millis(60);
+
 const V4: [&str; 4] = ["10.0.0.1", "10.0.0.2", "203.0.113.9", "198.51.100.7"];
 const V6: [&str; 4] = ["fd00::1", "fd00::2", "2001:db8::9", "2001:db8:1::7"];
 
@@ -33,7 +36,7 @@ fn lab() -> Lab {
     let external = of(2).into_iter().chain(of(3));
     let node = ["192.168.0.1", "fd00:9::1"].map(|address| address.parse::<IpAddr>().unwrap());
     let mut lab = Lab::new(&plan.with_external(external).with_node_addresses(node)).unwrap();
-    lab.set_patience(Duration::from_millis(60));
+    lab.set_patience(PATIENCE);
     lab
 }
 
@@ -251,7 +254,16 @@ fn the_machine_does_what_the_kernel_does() {
             }
             let packet = packet(&lab, probe);
             let said = machine.fates(&packet, Path::Forward, None);
-            let kernel = if fate.delivered { Fate::Accepted } else { Fate::Dropped };
+            let mut kernel = if fate.delivered { Fate::Accepted } else { Fate::Dropped };
+            if !said.contains(&kernel) {
+                // A busy machine may have been too slow.
+                lab.forget_connections().unwrap();
+                lab.set_patience(Duration::from_secs(2));
+                let again = lab.probe(std::slice::from_ref(probe)).unwrap();
+                lab.set_patience(PATIENCE);
+                let arrived = again.iter().any(|fate| fate.delivered);
+                kernel = if arrived { Fate::Accepted } else { Fate::Dropped };
+            }
             compared.set(compared.get() + 1);
             dropped.set(dropped.get() + usize::from(!fate.delivered));
             prop_assert_eq!(
