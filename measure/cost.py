@@ -137,12 +137,14 @@ cases = [Case("floor", 110), Case("nft", 110, nft(110, "off")), Case("nft-guard-
          Case("nft-guard-devices", 110, nft(110, "ingress"), guarded=True),
          # One device is there, so one pod is sent to.
          Case("nft-by-device", 1, nft(110, "off", "interface"), guarded=True),
+         Case("nft-admin-tiers", 110, nft(110, "off+tiers")),
          Case("nft-10-pods", 10, nft(10, "off")), Case("nft-1000-pods", 1000, nft(1000, "off")),
          Case("calico-like-nft", 110, like_nft(layouts.calico_like), outward=False),
          Case("kube-router-like-nft", 110, like_nft(layouts.kube_router_like), outward=False)]
 if os.path.exists(EXAMPLES + "/iptables_node"):
     cases += [Case("iptables-legacy", 110, iptables(110, "off", "legacy")),
               Case("iptables-legacy-guard", 110, iptables(110, "prerouting", "legacy"), guarded=True),
+              Case("iptables-legacy-tiers", 110, iptables(110, "off+tiers", "legacy")),
               Case("iptables-nft", 110, iptables(110, "off", "nft")),
               Case("iptables-10-pods", 10, iptables(10, "off", "legacy")),
               Case("iptables-1000-pods", 1000, iptables(1000, "off", "legacy")),

@@ -84,6 +84,17 @@ pub(crate) struct Reading {
     /// With --v1beta1-as 1.6, let the annotation count under the misspelt names that old examples have
     #[arg(long)]
     pub(crate) misspelt_annotations: bool,
+    /// Which definitions of cluster-wide policies the server has: what the standard ones lack is unknown then, and fails closed
+    #[arg(long, value_enum, value_name = "CHANNEL", default_value = "experimental")]
+    pub(crate) channel: ChannelName,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum ChannelName {
+    /// Without nodes, domainNames and, in v1alpha1, namedPort
+    Standard,
+    /// With them
+    Experimental,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]

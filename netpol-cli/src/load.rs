@@ -1,11 +1,11 @@
 //! Reads what the user named and reports what is wrong with it.
 
 use crate::Failure;
-use crate::args::{Input, V1beta1As};
+use crate::args::{ChannelName, Input, V1beta1As};
 use crate::{snippet, terminal};
 use netpol_core::{CompileError, Ruleset, Scope, compile};
 use netpol_k8s::api::v1beta1::Meaning;
-use netpol_k8s::{Diagnostic, Manifests, Reader, Severity};
+use netpol_k8s::{Channel, Diagnostic, Manifests, Reader, Severity};
 use std::path::Path;
 
 /// So many defects stand beside an answer; `check` shows them all.
@@ -17,6 +17,10 @@ pub(crate) fn read(input: &Input) -> Result<Manifests, Failure> {
     let reading = &input.reading;
     let mut reader = Reader::new()
         .default_namespace(&reading.default_namespace)
+        .channel(match reading.channel {
+            ChannelName::Standard => Channel::Standard,
+            ChannelName::Experimental => Channel::Experimental,
+        })
         .v1beta1_as(match reading.v1beta1_as {
             V1beta1As::Before1_7 => Meaning::Before1_7,
             V1beta1As::Since1_7 => Meaning::Since1_7,

@@ -534,3 +534,15 @@ fn a_large_answer_stays_readable() {
     let one = netpol_with(&["list", "--namespace", "team-3", "-"], &manifests);
     assert!(stdout(&one).lines().count() < lines, "a filter narrows");
 }
+
+/// What the standard channel lacks is unknown there, and the diagnostic says so.
+#[test]
+fn the_channel_of_a_server_can_be_chosen() {
+    let policy = "apiVersion: policy.networking.k8s.io/v1alpha2\nkind: ClusterNetworkPolicy\nmetadata: {name: p}\n\
+                  spec: {tier: Admin, priority: 1, subject: {namespaces: {}}, egress: [{action: Deny, to: [{nodes: {}}]}]}\n";
+    let output = netpol_with(&["check", "-"], policy);
+    assert!(!stdout(&output).contains("nodes"), "{}", stdout(&output));
+    let output = netpol_with(&["check", "--channel", "standard", "-"], policy);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stdout(&output).contains("nodes"), "{}", stdout(&output));
+}

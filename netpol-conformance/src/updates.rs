@@ -146,6 +146,35 @@ pub fn under_flood(candidate: &dyn Candidate, applies: usize) -> [Seen; 2] {
     })
 }
 
+/// What packets see while the node changes from each of these back ends to the next, and from the last to the first: the next one
+/// enforces other rules with the same verdicts before the rules of the one before are removed.
+///
+/// # Panics
+///
+/// There is none, or one of them works in no kernel or fails.
+#[must_use]
+pub fn migrations_under_flood(candidates: &[&dyn Candidate]) -> Seen {
+    let (plan, clusters, probes, allowed) = two_rulesets();
+    let rulesets = rulesets(&clusters);
+    let lab = Lab::new(&plan).unwrap();
+    let start = |candidate: &dyn Candidate, ruleset| {
+        let enforcer = lab.run(&Place::Node, || candidate.start(&Settings::default()));
+        let mut enforcer = enforcer.unwrap();
+        replace(&lab, candidate, &mut *enforcer, ruleset);
+        enforcer
+    };
+    let mut current = start(candidates[0], &rulesets[0]);
+    let flood = lab.flood(&probes).unwrap();
+    for (round, candidate) in
+        (1..).zip(candidates.iter().cycle().skip(1).take(3 * candidates.len()))
+    {
+        let next = start(*candidate, &rulesets[round % 2]);
+        lab.run(&Place::Node, || current.remove()).unwrap().unwrap();
+        current = next;
+    }
+    Seen::of(&flood.stop().unwrap(), &allowed)
+}
+
 /// Rules are applied back and forth under a flood of packets whose verdict is the same in both: none is lost and none leaks.
 /// As a control, so that the detector is known to work, they are removed and applied anew.
 ///

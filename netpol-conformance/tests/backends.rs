@@ -41,3 +41,17 @@ suite!(nft_objects, super::nftables::Nft::objects());
 suite!(iptables_legacy, super::iptables::IptablesWith::backend(netpol_iptables::Flavor::Legacy));
 suite!(iptables_nft, super::iptables::IptablesWith::backend(netpol_iptables::Flavor::Nft));
 suite!(iptables_files, super::iptables::IptablesWith::files(netpol_iptables::Flavor::Legacy));
+
+/// From nftables to either iptables and on, three times around: nothing is open and nothing is cut off in between.
+#[test]
+fn changing_the_back_end_loses_and_leaks_nothing() {
+    let nft = nftables::Nft::default();
+    let legacy = iptables::IptablesWith::backend(netpol_iptables::Flavor::Legacy);
+    let seen = netpol_conformance::updates::migrations_under_flood(&[&nft, &legacy]);
+    println!("nftables and iptables-legacy: {seen}");
+    assert_eq!((seen.lost, seen.leaked), (0, 0));
+    let iptables_nft = iptables::IptablesWith::backend(netpol_iptables::Flavor::Nft);
+    let seen = netpol_conformance::updates::migrations_under_flood(&[&nft, &iptables_nft]);
+    println!("nftables and iptables-nft: {seen}");
+    assert_eq!((seen.lost, seen.leaked), (0, 0));
+}

@@ -3,7 +3,7 @@
 //! one pod more elsewhere, one here, and one policy more.
 //!
 //! The node is that of `netpol_testkit::scale::busy_node`. DEVICE is the one of the first pod; the others are on `p1`, `p2` and
-//! so on.
+//! so on. A guard written with `+tiers` behind it adds 20 admin and 5 baseline rules.
 //!
 //! To standard error go sizes and times.
 
@@ -12,7 +12,7 @@ use netpol_core::{
     compile,
 };
 use netpol_iptables::{Flavor, Guard, Iptables, IptablesOptions, layout, text};
-use netpol_testkit::scale::{busy_node, busy_node_addresses, busy_node_peer};
+use netpol_testkit::scale::{add_admin_tiers, busy_node, busy_node_addresses, busy_node_peer};
 use std::error::Error;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -20,14 +20,18 @@ use std::time::Instant;
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
     let local: u32 = arguments.next().ok_or("how many local pods?")?.parse()?;
-    let guard = match arguments.next().as_deref() {
-        Some("prerouting") => Guard::Prerouting,
+    let guard_word = arguments.next().unwrap_or_default();
+    let guard = match guard_word.trim_end_matches("+tiers") {
+        "prerouting" => Guard::Prerouting,
         _ => Guard::Off,
     };
     let device = arguments.next().unwrap_or_else(|| "p0".to_owned());
     let place = arguments.next().ok_or("which directory or network namespace?")?;
     let flavor = arguments.next();
     let mut cluster = busy_node(local, &device);
+    if guard_word.ends_with("+tiers") {
+        add_admin_tiers(&mut cluster);
+    }
     let node = "node".into();
     let options = IptablesOptions::default().with_guard(guard);
     let ruleset = compile(&cluster, Scope::Node(&node))?;

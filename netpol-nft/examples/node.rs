@@ -2,23 +2,24 @@
 //! `nft -f -`; `node LOCAL_PODS GUARD DEVICE DISPATCH NETNS` applies it in that network namespace (ip-netns(8)), again, and with one pod more.
 //!
 //! The node is that of `netpol_testkit::scale::busy_node`. DEVICE is the one of the first pod; the others are on `p1`, `p2` and
-//! so on.
+//! so on. A guard written with `+tiers` behind it adds 20 admin and 5 baseline rules.
 //!
 //! To standard error go sizes and times.
 #![expect(clippy::print_stdout, reason = "an example")]
 
 use netpol_core::{Backend, Delta, Scope, compile};
 use netpol_nft::{Dispatch, Guard, NftOptions, Nftables, layout, objects, script};
-use netpol_testkit::scale::{busy_node, busy_node_peer};
+use netpol_testkit::scale::{add_admin_tiers, busy_node, busy_node_peer};
 use std::error::Error;
 use std::time::Instant;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
     let local: u32 = arguments.next().ok_or("how many local pods?")?.parse()?;
-    let guard = match arguments.next().as_deref() {
-        Some("prerouting") => Guard::Prerouting,
-        Some("ingress") => Guard::Ingress,
+    let guard_word = arguments.next().unwrap_or_default();
+    let guard = match guard_word.trim_end_matches("+tiers") {
+        "prerouting" => Guard::Prerouting,
+        "ingress" => Guard::Ingress,
         _ => Guard::Off,
     };
     let device = arguments.next().unwrap_or_else(|| "p0".to_owned());
@@ -27,6 +28,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         _ => Dispatch::Address,
     };
     let mut cluster = busy_node(local, &device);
+    if guard_word.ends_with("+tiers") {
+        add_admin_tiers(&mut cluster);
+    }
     let node = "node".into();
     let time = |what: &str, started: Instant| eprintln!("{what}: {:?}", started.elapsed());
 

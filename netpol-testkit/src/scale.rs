@@ -4,8 +4,8 @@
 //! workload that names peers by pod labels, by namespace labels and by address blocks, named ports, and DNS.
 
 use netpol_core::{
-    Cluster, Labels, Match, Namespace, Peer, Phase, Pod, PodId, PodSelection, Policy, PortEntry,
-    Protocol, Selector, TrafficMatch,
+    Cluster, Labels, Match, Namespace, Peer, Phase, Pod, PodId, PodSelection, Policy, PolicyRule,
+    PortEntry, Protocol, Selector, TrafficMatch, Verdict,
 };
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -248,6 +248,26 @@ fn allow(set: u32, kind: u32) -> TrafficMatch {
     let peers = Match::OneOf(vec![Peer::Pods(PodSelection::within("n", peers))]);
     let ports = vec![PortEntry::Range { protocol, first: port, last: port }];
     TrafficMatch::new(peers, Match::OneOf(ports))
+}
+
+/// Adds to [`busy_node`] an admin policy with 20 rules for all pods, which deny ports to sets of peers and none of which
+/// matches UDP 80, and a baseline policy with 5.
+pub fn add_admin_tiers(cluster: &mut Cluster) {
+    let rules = |count: u32, verdict| -> Vec<PolicyRule> {
+        let rule = |number: u32| {
+            let peers = Selector::match_labels([(format!("s{number}").as_str(), "")]);
+            let peers = vec![Peer::Pods(PodSelection::within("n", peers))];
+            let port = 9000 + u16::try_from(number).unwrap_or_default();
+            let ports = vec![PortEntry::Range { protocol: Protocol::Udp, first: port, last: port }];
+            let matches = TrafficMatch::new(Match::OneOf(peers), Match::OneOf(ports));
+            PolicyRule { matches, verdict }
+        };
+        (0..count).map(rule).collect()
+    };
+    let all = PodSelection::everything;
+    let deny = |count| rules(count, Verdict::Deny);
+    cluster.insert_policy(Policy::admin("guard", 10, all(), deny(20), deny(20)));
+    cluster.insert_policy(Policy::baseline("default", 10, all(), deny(5), deny(5)));
 }
 
 /// A pod elsewhere, for [`busy_node`], in four of its forty sets.
