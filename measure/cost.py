@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """What a packet costs: our rulesets, and layouts in the manner of others, against the same box without policy. Needs root.
 
-    cargo build --release -p netpol-nft --example node -p netpol-iptables --example iptables_node
-    python3 measure/cost.py INJECT_DIR target/release/examples [ROUNDS]
+    cargo build -p netpol-nft --example node -p netpol-iptables --example iptables_node
+    python3 measure/cost.py INJECT_DIR target/debug/examples [ROUNDS]
 
 INJECT_DIR holds `inject` and `inject.bpf.o`, which run a device's receive path for packets of given flows.
 
