@@ -7,6 +7,7 @@ use crate::{Answer, Failure, load, terminal};
 use netpol_core::{Cluster, Direction, Match, Options, PortEntry, Protocol, Scope, compile};
 use netpol_lab::{Lab, Place, Plan, Probe, Traffic, command};
 use netpol_sim::{Connection, End, Simulator};
+use netpol_verify::{Conclusion, Kernel, ProofOptions, Specification, prove};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
@@ -30,6 +31,18 @@ struct Report {
     milliseconds: u128,
     differing: usize,
     cells: Vec<Cell>,
+    /// Whether the rules are proved for every packet, not only for those that were sent; none if nobody reads them.
+    proof: Option<Proof>,
+}
+
+#[derive(Serialize)]
+struct Proof {
+    proved: bool,
+    /// So many classes of packets were looked at.
+    cells: usize,
+    /// Why not.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    why: String,
 }
 
 /// All probes from one place to another.
@@ -51,9 +64,11 @@ pub(crate) fn run(args: &LabArgs, out: &mut dyn Write) -> Result<Answer, Failure
     let mut lab = Lab::new(&plan).map_err(|error| Failure::Message(error.to_string()))?;
     let enforced = lab.run(&Place::Node, || {
         let mut backend = Choice::plain(&args.backend).start();
-        backend.replace(&rules).map(|()| (backend.to_string(), backend.report().defects))
+        backend.replace(&rules)?;
+        let provable = backend.can_be_proved();
+        Ok::<_, Failure>((backend.to_string(), backend.report().defects, provable))
     });
-    let (backend, defects) = enforced.map_err(|error| message(&error))??;
+    let (backend, defects, provable) = enforced.map_err(|error| message(&error))??;
     for defect in &defects {
         eprintln!("warning: {}", terminal::printable(defect));
     }
@@ -61,7 +76,10 @@ pub(crate) fn run(args: &LabArgs, out: &mut dyn Write) -> Result<Answer, Failure
         return shell(&lab, &party::parse(pod, &manifests)?);
     }
     let simulator = Simulator::new(rules, Options::default());
-    let report = probe(&mut lab, &cluster, &simulator, backend)?;
+    let mut report = probe(&mut lab, &cluster, &simulator, backend)?;
+    if provable {
+        report.proof = Some(proof(&lab, &cluster)?);
+    }
     match args.output {
         Format::Json => {
             serde_json::to_writer_pretty(&mut *out, &report).map_err(std::io::Error::from)?;
@@ -69,7 +87,32 @@ pub(crate) fn run(args: &LabArgs, out: &mut dyn Write) -> Result<Answer, Failure
         }
         Format::Text => out.write_all(terminal::printable(&report.text()).as_bytes())?,
     }
-    Ok(if report.differing == 0 { Answer::Yes } else { Answer::No })
+    let proved = report.proof.as_ref().is_none_or(|proof| proof.proved);
+    Ok(if report.differing == 0 && proved { Answer::Yes } else { Answer::No })
+}
+
+/// The rules of the node against the policies, for every packet.
+fn proof(lab: &Lab, cluster: &Cluster) -> Result<Proof, Failure> {
+    let machine = lab.run(&Place::Node, || Kernel::new().nft());
+    let machine = machine.map_err(|error| message(&error))?;
+    let machine = machine.map_err(|e| Failure::Message(format!("{e}; {}", e.hint())))?;
+    let interfaces = cluster
+        .pods()
+        .filter_map(|pod| Some((pod.id().clone(), lab.interface(pod.id())?.as_str().to_owned())));
+    let options = ProofOptions::default().with_interfaces(interfaces.collect());
+    let specification = Specification::new(cluster, None, Options::default());
+    let report = prove(&machine, &specification, &options);
+    let why = match &report.conclusion {
+        Conclusion::Proved => String::new(),
+        Conclusion::Refuted(refutations) => {
+            refutations.first().map(ToString::to_string).unwrap_or_default()
+        }
+        Conclusion::NotProved { not_understood, .. } => {
+            let places: Vec<String> = not_understood.iter().map(ToString::to_string).collect();
+            format!("not understood: {}", places.join("; "))
+        }
+    };
+    Ok(Proof { proved: report.is_proved(), cells: report.statistics.cells, why })
 }
 
 fn message(error: &netpol_lab::Error) -> Failure {
@@ -158,6 +201,7 @@ fn probe(
         milliseconds,
         differing,
         cells: cells.into_values().collect(),
+        proof: None,
     })
 }
 
@@ -193,7 +237,7 @@ fn ports(cluster: &Cluster) -> BTreeSet<(Protocol, u16)> {
 
 impl Report {
     fn text(&self) -> String {
-        let Self { backend, places, probes, milliseconds, differing, cells } = self;
+        let Self { backend, places, probes, milliseconds, differing, cells, proof } = self;
         let width = places.iter().map(|name| name.chars().count()).max().unwrap_or(0) + 4;
         let mut text = format!("{:width$}", "from \\ to");
         for to in 0..places.len() {
@@ -216,6 +260,13 @@ impl Report {
             "\n{probes} real packets through {backend} in {milliseconds} ms: `all` or `none` of a pair's probes arrived, or so many of them; {differing} \
              differ from the simulator\n"
         ));
+        match proof {
+            Some(Proof { proved: true, cells, .. }) => text.push_str(&format!(
+                "proved: the rules do what the policies say for every packet ({cells} classes)\n"
+            )),
+            Some(Proof { why, .. }) => text.push_str(&format!("NOT proved: {why}\n")),
+            None => {}
+        }
         text
     }
 }

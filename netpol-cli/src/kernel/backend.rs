@@ -111,6 +111,11 @@ impl fmt::Display for KernelBackend {
 }
 
 impl KernelBackend {
+    /// Does the prover read its rules?
+    pub(crate) fn can_be_proved(&self) -> bool {
+        matches!(self, Self::Nft(_))
+    }
+
     pub(crate) fn replace(&mut self, ruleset: &Ruleset) -> Result<(), Failure> {
         match self {
             Self::Nft(nft) => nft.replace(ruleset).map_err(|error| of_nft(&error)),
