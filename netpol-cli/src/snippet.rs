@@ -15,7 +15,8 @@ pub(crate) fn render(diagnostic: &Diagnostic, manifests: &Manifests, colors: boo
     let title = format!("{object}{}", diagnostic.message());
     let mut group = Group::with_title(level.primary_title(title).id(diagnostic.code()));
     if let Some(at) = diagnostic.location() {
-        group = match manifests.source_line(at) {
+        let shown = |line: &&str| line.len() <= LONGEST_LINE || line.is_ascii();
+        group = match manifests.source_line(at).filter(shown) {
             Some(line) => {
                 let (line, span) = excerpt(line, span(line, at.column, at.length));
                 let field = diagnostic.field().unwrap_or("");
@@ -33,8 +34,11 @@ pub(crate) fn render(diagnostic: &Diagnostic, manifests: &Manifests, colors: boo
 
 /// The bytes of the characters that are to be underlined: as many as the diagnostic says, or the word there.
 fn span(line: &str, column: u32, length: u32) -> Range<usize> {
-    let byte = |characters: usize| {
-        line.char_indices().nth(characters).map_or(line.len(), |(byte, _)| byte)
+    // Machines write lines of any length; counting characters from their beginning for each defect would take for ever.
+    let ascii = line.is_ascii();
+    let byte = |characters: usize| match ascii {
+        true => characters.min(line.len()),
+        false => line.char_indices().nth(characters).map_or(line.len(), |(byte, _)| byte),
     };
     let first = byte((column as usize).saturating_sub(1));
     let rest = line.get(first..).unwrap_or_default();
@@ -43,8 +47,10 @@ fn span(line: &str, column: u32, length: u32) -> Range<usize> {
     first..asked.max(first + word).min(line.len())
 }
 
-/// So many bytes of a line are shown on each side of what is wrong. Machines write lines of any length.
-const MOST_BESIDE: usize = 2_000;
+/// Of a longer line nothing is shown, unless its characters need not be counted.
+const LONGEST_LINE: usize = 20_000;
+/// So many bytes of a line are shown on each side of what is wrong.
+const MOST_BESIDE: usize = 200;
 
 /// The part of a line that is around a span, and the span within it.
 fn excerpt(line: &str, span: Range<usize>) -> (&str, Range<usize>) {
@@ -59,4 +65,18 @@ pub(crate) fn skipped(manifests: &Manifests) -> String {
     let kinds: Vec<String> =
         manifests.skipped().iter().map(|(kind, count)| format!("{count} {kind}")).collect();
     if kinds.is_empty() { String::new() } else { format!(" (skipped: {})", kinds.join(", ")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_long_line_what_is_around_the_defect_is_shown() {
+        let line = format!("{}here{}", "ä".repeat(500), "x".repeat(5_000));
+        let (shown, span) = excerpt(&line, 1_000..1_004);
+        assert_eq!(shown.get(span), Some("here"));
+        assert!(shown.len() <= 3 * MOST_BESIDE && shown.starts_with('ä'));
+        assert_eq!(excerpt("short", 1..3), ("short", 1..3));
+    }
 }
