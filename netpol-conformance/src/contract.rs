@@ -159,7 +159,7 @@ pub fn others_are_untouched_and_removal_leaves_no_trace(candidate: &dyn Candidat
 
 /// Random clusters are accepted, and what is read back is what was meant.
 pub fn random_clusters_are_read_back(candidate: &dyn Candidate) {
-    let mut runner = TestRunner::new(ProptestConfig { cases: 30, ..ProptestConfig::default() });
+    let mut runner = TestRunner::new(ProptestConfig { cases: 20, ..ProptestConfig::default() });
     let done = runner.run(&clusters(), |cluster| {
         let ruleset = rules(&cluster);
         somewhere(candidate, || {

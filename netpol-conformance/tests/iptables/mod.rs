@@ -59,7 +59,7 @@ impl Candidate for IptablesWith {
     }
 
     fn random_clusters(&self) -> u32 {
-        if self.files { 20 } else { 50 }
+        if self.files { 12 } else { 50 }
     }
 
     fn add_foreign(&self) {

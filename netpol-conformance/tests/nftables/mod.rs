@@ -70,7 +70,7 @@ impl Candidate for Nft {
     }
 
     fn random_clusters(&self) -> u32 {
-        if self.way == Way::Transactions { 50 } else { 20 }
+        if self.way == Way::Transactions { 50 } else { 12 }
     }
 
     fn add_foreign(&self) {
