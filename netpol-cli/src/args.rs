@@ -325,24 +325,20 @@ pub(crate) enum DispatchBy {
     Interface,
 }
 
+/// Which pods are policed here, and where they are.
 #[derive(Args, Debug)]
-pub(crate) struct EnforceArgs {
-    #[command(flatten)]
-    pub(crate) input: Input,
-    #[command(flatten)]
-    pub(crate) ruleset: RulesetArgs,
+pub(crate) struct PlaceArgs {
     /// The node whose pods are policed
     #[arg(long, value_name = "NAME")]
     pub(crate) node: Option<String>,
     /// A JSON file with the host-side interface of each pod: {"namespace/pod": "interface"}
     #[arg(long, value_name = "FILE")]
     pub(crate) interfaces: Option<PathBuf>,
-    /// Answer what is denied (TCP with a reset) instead of dropping it
-    #[arg(long)]
-    pub(crate) reject: bool,
-    /// Log denials to this nflog group, with the name of the policy and a rate limit
-    #[arg(long, value_name = "GROUP")]
-    pub(crate) log_group: Option<u16>,
+}
+
+/// What Kubernetes leaves open.
+#[derive(Args, Debug)]
+pub(crate) struct PolicyArgs {
     /// Judge open connections anew when policy changes
     #[arg(long)]
     pub(crate) re_evaluate: bool,
@@ -352,6 +348,24 @@ pub(crate) struct EnforceArgs {
     /// Let protocols other than TCP, UDP and SCTP pass whatever policies say
     #[arg(long)]
     pub(crate) allow_other_protocols: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct EnforceArgs {
+    #[command(flatten)]
+    pub(crate) input: Input,
+    #[command(flatten)]
+    pub(crate) ruleset: RulesetArgs,
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
+    /// Answer what is denied (TCP with a reset) instead of dropping it
+    #[arg(long)]
+    pub(crate) reject: bool,
+    /// Log denials to this nflog group, with the name of the policy and a rate limit
+    #[arg(long, value_name = "GROUP")]
+    pub(crate) log_group: Option<u16>,
+    #[command(flatten)]
+    pub(crate) policy: PolicyArgs,
     /// Where to check that packets from a pod carry its address [default: ingress for `apply` with nftables, else prerouting]
     #[arg(long, value_enum, value_name = "WHERE")]
     pub(crate) source_guard: Option<SourceGuard>,
@@ -451,21 +465,10 @@ pub(crate) struct InspectArgs {
     /// may be given more than once
     #[arg(long, value_name = "FILE")]
     pub(crate) dump: Vec<PathBuf>,
-    /// The node whose rules they are
-    #[arg(long, value_name = "NAME")]
-    pub(crate) node: Option<String>,
-    /// A JSON file with the host-side interface of each pod: {"namespace/pod": "interface"}
-    #[arg(long, value_name = "FILE")]
-    pub(crate) interfaces: Option<PathBuf>,
-    /// Open connections are judged anew when policy changes
-    #[arg(long)]
-    pub(crate) re_evaluate: bool,
-    /// Pods reach their own node whatever NetworkPolicies say
-    #[arg(long)]
-    pub(crate) allow_own_node: bool,
-    /// Protocols other than TCP, UDP and SCTP pass whatever policies say
-    #[arg(long)]
-    pub(crate) allow_other_protocols: bool,
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
+    #[command(flatten)]
+    pub(crate) policy: PolicyArgs,
     /// The name of netpol's tables
     #[arg(long, value_name = "NAME", default_value = "netpol", value_parser = table)]
     pub(crate) table: Name,

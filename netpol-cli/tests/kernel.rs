@@ -102,6 +102,18 @@ fn migration_leaves_nothing_behind() {
     }
 }
 
+/// Dispatch by device needs the devices even where nothing guards them, and then says that nothing does.
+#[test]
+fn dispatch_by_device_finds_devices_without_a_guard() {
+    let out = succeeds(
+        "ip link add p type veth peer name q; ip link set p up; ip route add 10.244.1.10/32 dev p
+         $netpol apply --backend nft --node node-a --dispatch interface --source-guard off examples/dual-stack
+         nft list map ip netpol i_dev",
+    );
+    assert!(out.contains("\"p\" : goto i_"), "{out}");
+    assert!(out.contains("source addresses are checked for 0 of the pods"), "{out}");
+}
+
 #[test]
 fn denials_are_counted_by_policy_and_by_pod() {
     // The node forwards a packet to a pod behind a veth; nobody answers, but the policy has dropped it before.

@@ -235,11 +235,9 @@ impl Nftables {
         };
         let mut report = Report {
             commands: plan.steps().map(|(_, commands)| commands.len()),
-            transactions: plan.steps().iter().filter(|(_, commands)| !commands.is_empty()).count(),
-            took: Duration::ZERO,
             defects,
-            left_over: None,
             guard,
+            ..Report::default()
         };
         match self.commit(&plan.clean) {
             Ok(()) => self.believed = Some(Installed::of(&model)),
@@ -247,7 +245,8 @@ impl Nftables {
             Err(Refusal::Fatal(error)) => report.left_over = Some(error.to_string()),
             Err(Refusal::Command(message, _)) => report.left_over = Some(message),
         }
-        report.took = self.report.took;
+        // Counted while committing, plans that turned out to be stale included.
+        (report.transactions, report.took) = (self.report.transactions, self.report.took);
         self.report = report;
         self.ruleset = Some(ruleset);
         Ok(())
@@ -263,7 +262,10 @@ impl Nftables {
         let done = run(&self.host, &["-f", "-"], &script);
         self.report.took += started.elapsed();
         match done {
-            Ok(_) => Ok(()),
+            Ok(_) => {
+                self.report.transactions += 1;
+                Ok(())
+            }
             Err(Failure::Fatal(error)) => Err(Refusal::Fatal(error)),
             Err(Failure::Nft(message)) => {
                 let command = line_of(&message).and_then(|line| commands.get(line));
@@ -328,7 +330,6 @@ impl Backend for Nftables {
             }
         })?;
         self.ruleset = None;
-        self.report.transactions = usize::from(!commands.is_empty());
         Ok(())
     }
 }

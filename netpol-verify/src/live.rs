@@ -42,6 +42,7 @@ impl LiveError {
     }
 }
 
+// Not `netpol_host::Host`: what checks shares no code with what it checks.
 /// Where the kernel's ruleset is read: in this network namespace, or in another. Needs CAP_NET_ADMIN there.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Kernel {

@@ -1,13 +1,16 @@
 //! `netpol apply` and `netpol remove`.
 
 use super::backend::{self, Choice};
-use super::{choice, node, report_defects, rules};
-use crate::args::{ApplyArgs, BackendName, Format, RemoveArgs, RulesetArgs, SourceGuard};
+use super::{choice, interfaces, node, report_defects, rules};
+use crate::args::{
+    ApplyArgs, BackendName, DispatchBy, Format, RemoveArgs, RulesetArgs, SourceGuard,
+};
 use crate::{Answer, Failure, load};
 use netpol_host::Host;
 use netpol_iptables::IptablesOptions;
 use netpol_nft::NftOptions;
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::io::Write;
 
 /// What was done.
@@ -29,7 +32,7 @@ struct Applied {
 
 pub(crate) fn apply(args: &ApplyArgs, out: &mut dyn Write) -> Result<Answer, Failure> {
     let manifests = load::read_for_answer(&args.enforce.input)?;
-    let node = match &args.enforce.node {
+    let node = match &args.enforce.place.node {
         Some(name) => node::named(name, &manifests)?,
         None => node::of_this_machine(&manifests)?,
     };
@@ -39,26 +42,17 @@ pub(crate) fn apply(args: &ApplyArgs, out: &mut dyn Write) -> Result<Answer, Fai
         BackendName::Iptables => SourceGuard::Prerouting,
         BackendName::Auto | BackendName::Nft => SourceGuard::Ingress,
     });
-    let mut choice = choice(&args.enforce, name, guard, &manifests)?;
-    if args.enforce.interfaces.is_none() && guard != SourceGuard::Off {
+    let by_device = args.enforce.dispatch == DispatchBy::Interface;
+    let interfaces = if args.enforce.place.interfaces.is_some() {
+        interfaces(&args.enforce.place, &manifests)?
+    } else if guard != SourceGuard::Off || by_device {
         let found = Host::here().devices(&rules);
-        let found = found.map_err(|error| Failure::Message(error.to_string()))?;
-        choice = match choice {
-            Choice::Nft(options) => {
-                let host = options.host().clone().with_interfaces(found);
-                Choice::Nft(options.with_host(host))
-            }
-            Choice::Iptables(options) => {
-                let host = options.host().clone().with_interfaces(found);
-                Choice::Iptables(options.with_host(host))
-            }
-        };
-    }
-    let guarded_pods = match &choice {
-        Choice::Nft(options) => options.host(),
-        Choice::Iptables(options) => options.host(),
+        found.map_err(|error| Failure::Message(error.to_string()))?
+    } else {
+        BTreeMap::new()
     };
-    let guarded_pods = guarded_pods.interfaces().len();
+    let guarded_pods = if guard == SourceGuard::Off { 0 } else { interfaces.len() };
+    let choice = choice(&args.enforce, name, guard, interfaces)?;
     let is_nft = matches!(choice, Choice::Nft(_));
     let mut backend = choice.start();
     if args.dry_run {
@@ -88,7 +82,16 @@ pub(crate) fn apply(args: &ApplyArgs, out: &mut dyn Write) -> Result<Answer, Fai
     if !args.keep_others {
         // Only now, when the new rules are in force: for a moment a packet must pass both.
         let other = if is_nft { BackendName::Iptables } else { BackendName::Nft };
-        applied.removed = remove_rules(&args.enforce.ruleset, &[other])?;
+        match remove_rules(&args.enforce.ruleset, &[other]) {
+            Ok(removed) => applied.removed = removed,
+            // What was asked for is in force; a listing of others' rules that cannot be read does not change that.
+            Err(failure) => {
+                let unknown =
+                    format!("rules of another back end may be left from before: {failure}");
+                report_defects(std::slice::from_ref(&unknown));
+                applied.defects.push(unknown);
+            }
+        }
     }
     match args.output {
         Format::Json => {

@@ -10,7 +10,9 @@ pub(crate) use stats::stats;
 
 pub(crate) use backend::Choice;
 
-use crate::args::{BackendName, DispatchBy, EnforceArgs, RenderArgs, SourceGuard};
+use crate::args::{
+    BackendName, DispatchBy, EnforceArgs, PlaceArgs, PolicyArgs, RenderArgs, SourceGuard,
+};
 use crate::{Answer, Failure, load, terminal};
 use netpol_core::{
     Established, Family, InterfaceName, Options, OtherProtocols, OwnNodeEgress, PodId, Ruleset,
@@ -25,7 +27,7 @@ use std::io::Write;
 
 pub(crate) fn render(args: &RenderArgs, out: &mut dyn Write) -> Result<Answer, Failure> {
     let manifests = load::read_for_answer(&args.enforce.input)?;
-    let node = match &args.enforce.node {
+    let node = match &args.enforce.place.node {
         Some(name) => node::named(name, &manifests)?,
         None => node::Choice::AllPods,
     };
@@ -41,7 +43,8 @@ pub(crate) fn render(args: &RenderArgs, out: &mut dyn Write) -> Result<Answer, F
     // A script that names a device which is not there may not load at all (before Linux 6.16), so the guard that does not
     // depend on devices is the default.
     let guard = args.enforce.source_guard.unwrap_or(SourceGuard::Prerouting);
-    let (files, defects) = match choice(&args.enforce, backend, guard, &manifests)? {
+    let named = interfaces(&args.enforce.place, &manifests)?;
+    let (files, defects) = match choice(&args.enforce, backend, guard, named)? {
         Choice::Nft(options) => {
             let layout = netpol_nft::layout(&rules, &options);
             let defects: Vec<String> = layout.defects.iter().map(ToString::to_string).collect();
@@ -96,23 +99,13 @@ fn choice(
     args: &EnforceArgs,
     backend: BackendName,
     guard: SourceGuard,
-    manifests: &Manifests,
+    interfaces: BTreeMap<PodId, InterfaceName>,
 ) -> Result<Choice, Failure> {
-    let mut policy = Options::default();
-    if args.re_evaluate {
-        policy = policy.with_established(Established::ReEvaluate);
-    }
-    if args.allow_own_node {
-        policy = policy.with_own_node_egress(OwnNodeEgress::Allow);
-    }
-    if args.allow_other_protocols {
-        policy = policy.with_other_protocols(OtherProtocols::Allow);
-    }
     let host = HostOptions::default()
-        .with_policy(policy)
+        .with_policy(policy(&args.policy))
         .with_denial(if args.reject { Denial::Reject } else { Denial::Drop })
         .with_log(args.log_group)
-        .with_interfaces(interfaces(args, manifests)?);
+        .with_interfaces(interfaces);
     let choice = match backend {
         BackendName::Auto | BackendName::Nft => {
             let options = NftOptions::from(host)
@@ -155,9 +148,24 @@ fn choice(
     Ok(choice.named(&args.ruleset))
 }
 
-/// The interfaces that the user's file names, by pod.
-fn interfaces(
-    args: &EnforceArgs,
+/// What Kubernetes leaves open, as the command line answers it.
+pub(crate) fn policy(args: &PolicyArgs) -> Options {
+    let mut policy = Options::default();
+    if args.re_evaluate {
+        policy = policy.with_established(Established::ReEvaluate);
+    }
+    if args.allow_own_node {
+        policy = policy.with_own_node_egress(OwnNodeEgress::Allow);
+    }
+    if args.allow_other_protocols {
+        policy = policy.with_other_protocols(OtherProtocols::Allow);
+    }
+    policy
+}
+
+/// The interfaces that the user's file names, by pod; none without a file.
+pub(crate) fn interfaces(
+    args: &PlaceArgs,
     manifests: &Manifests,
 ) -> Result<BTreeMap<PodId, InterfaceName>, Failure> {
     let Some(path) = &args.interfaces else { return Ok(BTreeMap::new()) };

@@ -2,10 +2,8 @@
 
 use crate::Failure;
 use crate::args::InspectArgs;
-use crate::kernel::node;
-use netpol_core::{
-    Established, NodeName, Options, OtherProtocols, OwnNodeEgress, PodId, Scope, compile,
-};
+use crate::kernel::{self, node};
+use netpol_core::{InterfaceName, NodeName, Options, PodId, Scope, compile};
 use netpol_host::Host;
 use netpol_k8s::Manifests;
 use netpol_verify::machine::Machine;
@@ -24,7 +22,7 @@ pub(crate) struct Source {
 impl Source {
     pub(crate) fn new(args: &InspectArgs, manifests: &Manifests) -> Result<Self, Failure> {
         let live = args.dump.is_empty();
-        let choice = match &args.node {
+        let choice = match &args.place.node {
             Some(name) => node::named(name, manifests)?,
             None if live => node::of_this_machine(manifests)?,
             None => node::Choice::AllPods,
@@ -33,11 +31,12 @@ impl Source {
             node::Choice::AllPods => None,
             node::Choice::Node(name) => Some(name),
         };
-        let interfaces = match &args.interfaces {
-            Some(path) => read_interfaces(path, manifests)?,
+        let interfaces = match &args.place.interfaces {
             None if live => routed_interfaces(manifests, node.as_ref())?,
-            None => BTreeMap::new(),
+            _ => kernel::interfaces(&args.place, manifests)?,
         };
+        let interfaces =
+            interfaces.into_iter().map(|(pod, name)| (pod, name.to_string())).collect();
         let machine = if live {
             let read = Kernel::new().nft();
             read.map_err(|error| Failure::Message(format!("{error}; {}", error.hint())))?
@@ -46,16 +45,7 @@ impl Source {
                 args.dump.iter().map(|p| read_dump(p)).collect();
             read_dumps(&dumps?).map_err(|error| Failure::Message(error.to_string()))?
         };
-        let mut options = Options::default();
-        if args.re_evaluate {
-            options = options.with_established(Established::ReEvaluate);
-        }
-        if args.allow_own_node {
-            options = options.with_own_node_egress(OwnNodeEgress::Allow);
-        }
-        if args.allow_other_protocols {
-            options = options.with_other_protocols(OtherProtocols::Allow);
-        }
+        let options = kernel::policy(&args.policy);
         Ok(Self { machine, interfaces, node, options })
     }
 
@@ -77,34 +67,14 @@ fn read_dump(path: &Path) -> Result<Dump, Failure> {
     }
 }
 
-fn read_interfaces(path: &Path, manifests: &Manifests) -> Result<BTreeMap<PodId, String>, Failure> {
-    let text = read_dump(path)?.text;
-    let wrong = |what: &dyn std::fmt::Display| {
-        Failure::Message(format!(
-            "`{}`: {what}; write {{\"namespace/pod\": \"interface\", ...}}",
-            path.display()
-        ))
-    };
-    let pods: BTreeMap<String, PodId> =
-        manifests.cluster().pods().map(|pod| (pod.id().to_string(), pod.id().clone())).collect();
-    let named: BTreeMap<String, String> =
-        serde_json::from_str(&text).map_err(|error| wrong(&error))?;
-    let known = named.into_iter().map(|(pod, interface)| match pods.get(&pod) {
-        Some(id) => Ok((id.clone(), interface)),
-        None => Err(wrong(&format!("there is no pod `{pod}`"))),
-    });
-    known.collect()
-}
-
 /// The interfaces that the kernel's host routes lead to, as `apply` finds them.
 fn routed_interfaces(
     manifests: &Manifests,
     node: Option<&NodeName>,
-) -> Result<BTreeMap<PodId, String>, Failure> {
+) -> Result<BTreeMap<PodId, InterfaceName>, Failure> {
     let scope = node.map_or(Scope::Cluster, Scope::Node);
     let rules = compile(manifests.cluster(), scope);
     let rules = rules.map_err(|error| Failure::Message(error.to_string()))?;
     let found = Host::here().devices(&rules);
-    let found = found.map_err(|error| Failure::Message(error.to_string()))?;
-    Ok(found.into_iter().map(|(pod, device)| (pod, device.to_string())).collect())
+    found.map_err(|error| Failure::Message(error.to_string()))
 }
