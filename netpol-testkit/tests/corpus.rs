@@ -65,3 +65,13 @@ fn v1beta1() {
 fn nft_listing() {
     replay("nft_listing", fuzz::nft_listing);
 }
+
+#[test]
+fn proved() {
+    replay("proved", fuzz::proved);
+}
+
+#[test]
+fn prover() {
+    replay("prover", fuzz::prover);
+}

@@ -7,52 +7,16 @@
     reason = "helpers of tests, too, fail by panicking"
 )]
 
-use netpol_core::{Cluster, InterfaceName, NodeName, Options, PodId, Scope, compile};
-use netpol_nft::{NftOptions, layout, objects};
+use netpol_core::{Cluster, InterfaceName, NodeName, Options, PodId};
 use netpol_verify::machine::Machine;
 use netpol_verify::{ProofOptions, Report, Specification, nft, prove};
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// The rules for a cluster as a listing, made without a kernel: the objects that netpol-nft would load.
-pub(crate) fn listing(cluster: &Cluster, node: Option<&NodeName>, options: &NftOptions) -> Value {
-    let scope = node.map_or(Scope::Cluster, Scope::Node);
-    let ruleset = compile(cluster, scope).unwrap();
-    let objects = serde_json::to_value(objects(&layout(&ruleset, options).model)).unwrap();
-    let commands = objects["nftables"].as_array().unwrap();
-    let added = commands.iter().filter_map(|command| command.get("add")).cloned();
-    // As nft lists it: elements are in their sets.
-    let mut objects: Vec<Value> = Vec::new();
-    for object in added {
-        let Some(element) = object.get("element") else {
-            objects.push(object);
-            continue;
-        };
-        let same = |other: &Value| {
-            ["set", "map"].iter().any(|kind| {
-                other.get(kind).is_some_and(|set| {
-                    ["family", "table", "name"].iter().all(|key| set[key] == element[key])
-                })
-            })
-        };
-        let set = objects.iter_mut().find(|other| same(other)).unwrap();
-        let set = set.as_object_mut().unwrap().values_mut().next().unwrap();
-        let more = element["elem"].as_array().unwrap().clone();
-        match set.get_mut("elem").and_then(Value::as_array_mut) {
-            Some(elements) => elements.extend(more),
-            None => set["elem"] = more.into(),
-        }
-    }
-    for (handle, object) in (1..).zip(&mut objects) {
-        if let Some(rule) = object.get_mut("rule") {
-            rule["handle"] = json!(handle);
-        }
-    }
-    json!({ "nftables": objects })
-}
+pub(crate) use netpol_testkit::rendered::nft_listing as listing;
 
 pub(crate) fn machine(listing: &Value) -> Machine {
     let mut machine = Machine::new();

@@ -5,23 +5,15 @@
 #![allow(dead_code, reason = "each test file uses a part")]
 #![expect(clippy::unwrap_used, reason = "helpers of tests, too, fail by panicking")]
 
-use netpol_core::{
-    Cluster, Direction, Established, Match, NodeName, Options, Peer, PodId, PortEntry,
-};
-use netpol_sim::{Connection, End, Traffic, reference};
-use netpol_verify::machine::{
-    ConnState, Fate, Machine, Packet, Path, address_value, device_value, value_address,
-};
+use netpol_core::{Cluster, Direction, Match, NodeName, Options, Peer, PodId, PortEntry};
+use netpol_testkit::enumeration::{Enumeration, Trial, Values};
+use netpol_verify::machine::{Machine, Packet, address_value, value_address};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-/// The packets of a small world, with what policy says of each.
-pub(crate) struct Universe {
-    /// The way, the packet, is it judged by netpol's tables alone, may it pass?
-    packets: Vec<(Path, Packet, bool, bool)>,
-    established: Established,
-}
+/// The packets between all addresses that count, with what policy says of each.
+pub(crate) struct Universe(Enumeration);
 
 /// Every address that a listing names, and those next to it.
 fn addresses_in(value: &Value, found: &mut BTreeSet<IpAddr>) {
@@ -94,146 +86,20 @@ impl Universe {
                 }
             }
         }
-        let all: BTreeSet<IpAddr> = named.into_iter().flat_map(near).collect();
-        let owners = cluster.address_owners();
-        let local = |address: &IpAddr| {
-            let pod = owners.get(address).and_then(|id| cluster.pod(id));
-            pod.filter(|pod| node.is_none() || pod.node() == node)
-        };
-        let ports = ports(cluster);
-        let mut packets = Vec::new();
-        for &source in &all {
-            for &destination in all.iter().filter(|d| d.is_ipv6() == source.is_ipv6()) {
-                let ends = (local(&source), local(&destination));
-                let pods = (owners.contains_key(&source), owners.contains_key(&destination));
-                let mut paths = Vec::new();
-                paths.push(Path::Forward);
-                if ends.0.is_some() && !pods.1 {
-                    paths.push(Path::ToNode);
-                }
-                if ends.1.is_some() && !pods.0 {
-                    paths.push(Path::FromNode);
-                }
-                let device = |pod: Option<&netpol_core::Pod>| {
-                    let name = pod.and_then(|pod| interfaces.get(pod.id()));
-                    device_value(name.map_or("uplink0", String::as_str))
-                };
-                for path in paths {
-                    let mut packet = Packet {
-                        v6: source.is_ipv6(),
-                        source: address_value(source),
-                        destination: address_value(destination),
-                        protocol: 0,
-                        first: 0,
-                        second: 0,
-                        in_device: device(ends.0).filter(|_| path != Path::FromNode),
-                        out_device: device(ends.1).filter(|_| path != Path::ToNode),
-                        state: ConnState::New,
-                        reply: false,
-                        mark: 0,
-                    };
-                    let nobody = ends.0.is_none() && ends.1.is_none();
-                    for (number, traffic) in
-                        traffics(source.is_ipv6(), &ports).into_iter().enumerate()
-                    {
-                        // Nothing may be denied here, so that some of each kind are enough.
-                        if nobody && number % 7 != 0 {
-                            continue;
-                        }
-                        (packet.protocol, packet.first, packet.second) = match traffic {
-                            Traffic::Port(protocol, port) => (protocol.number(), 40000, port),
-                            Traffic::Icmpv6(kind) => (58, u16::from(kind) << 8, 0),
-                            Traffic::Other(number) => (number, 0, 0),
-                        };
-                        let ends = (End::Address(source), End::Address(destination));
-                        let mut connection = Connection::new(ends.0, ends.1, traffic);
-                        if path != Path::Forward {
-                            connection = connection.with_own_node();
-                        }
-                        let allowed = [
-                            (Direction::Egress, local(&source).is_some(), path != Path::FromNode),
-                            (
-                                Direction::Ingress,
-                                local(&destination).is_some(),
-                                path != Path::ToNode,
-                            ),
-                        ];
-                        let allowed = allowed.into_iter().all(|(direction, here, asked)| {
-                            !(here && asked)
-                                || reference::direction_allowed(
-                                    cluster,
-                                    &connection,
-                                    direction,
-                                    &options,
-                                )
-                        });
-                        packets.push((
-                            path,
-                            packet.clone(),
-                            nobody || path != Path::Forward,
-                            allowed,
-                        ));
-                    }
-                }
-            }
-        }
-        Self { packets, established: options.established() }
+        let addresses = named.into_iter().flat_map(near).collect();
+        let values = Values { addresses, ports: ports(cluster), thin: true };
+        Self(Enumeration::new(cluster, node, &values, options, interfaces))
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.packets.len()
+        self.0.len()
     }
 
     /// The packets that a machine treats otherwise than it should, in any state of a connection; the first one.
     pub(crate) fn difference(&self, machine: &Machine) -> Option<Packet> {
-        for (path, packet, own, allowed) in &self.packets {
-            let own = own.then_some("netpol");
-            let wrong = |packet: &Packet, pass: bool| {
-                let fates = machine.fates(packet, *path, own);
-                fates != BTreeSet::from([if pass { Fate::Accepted } else { Fate::Dropped }])
-            };
-            if wrong(packet, *allowed) {
-                return Some(packet.clone());
-            }
-            // The other states, for some ports.
-            if packet.second > 81 && packet.second != 65535 {
-                continue;
-            }
-            for (state, reply) in [
-                (ConnState::Established, false),
-                (ConnState::Established, true),
-                (ConnState::Related, false),
-                (ConnState::Related, true),
-                (ConnState::Untracked, false),
-                (ConnState::Invalid, false),
-            ] {
-                let packet = Packet { state, reply, ..packet.clone() };
-                let expected = match (state, reply) {
-                    (ConnState::Established, false) => {
-                        self.established == Established::Keep || *allowed
-                    }
-                    (ConnState::Untracked, _) => *allowed,
-                    (ConnState::Invalid, _) if *allowed => continue,
-                    (ConnState::Invalid, _) => false,
-                    _ => true,
-                };
-                if wrong(&packet, expected) {
-                    return Some(packet);
-                }
-            }
+        match self.0.trial(machine, "netpol") {
+            Trial::Right => None,
+            Trial::Wrong(packet) | Trial::Unknown(packet) => Some(packet),
         }
-        None
     }
-}
-
-fn traffics(v6: bool, ports: &BTreeSet<u16>) -> Vec<Traffic> {
-    let mut all: Vec<Traffic> = netpol_core::Protocol::ALL
-        .into_iter()
-        .flat_map(|protocol| ports.iter().map(move |port| Traffic::Port(protocol, *port)))
-        .collect();
-    all.extend([0, 1, 2, 5, 7, 47, 255].map(Traffic::Other));
-    if v6 {
-        all.extend([0, 128, 132, 133, 135, 137, 138, 255].map(Traffic::Icmpv6));
-    }
-    all
 }

@@ -4,11 +4,12 @@
 //! A check that fails panics: that is how a fuzzer learns of it.
 #![expect(clippy::panic, reason = "a failed check must end the run")]
 
+mod proof;
+
+pub use proof::{nft_listing, proved, prover};
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
-use netpol_core::{
-    Cluster, Delta, Labels, Match, Options, Phase, Pod, PodId, Policy, PortEntry, Protocol,
-    Ruleset, Scope, Selector, TrafficMatch, compile,
-};
+use netpol_core::{Delta, Labels, Match, Options, PodId, Protocol, Ruleset, Scope, compile};
 use netpol_k8s::api::v1alpha1::{AdminNetworkPolicy, AdminNetworkPolicySpec};
 use netpol_k8s::api::v1beta1::Meaning;
 use netpol_k8s::{
@@ -16,10 +17,7 @@ use netpol_k8s::{
     label_selector,
 };
 use netpol_sim::{Connection, Connectivity, End, Traffic, reference};
-use netpol_verify::machine::{ConnState, Fate, Packet, Path, address_value, device_value};
-use netpol_verify::{Conclusion, Dump, ProofOptions, Specification, prove, read_dumps};
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::collections::BTreeMap;
 
 fn text(data: &[u8]) -> Option<&str> {
     std::str::from_utf8(data).ok()
@@ -300,84 +298,4 @@ pub fn port(data: &[u8]) {
         // `null` is a port that is not written: all of TCP, which is not every protocol.
         check(!open || refused, "a port never means everything", &text);
     }
-}
-
-/// A listing of nft, any at all, against a pod with one open port: where the prover says that the listing enforces that, packets
-/// that are run one by one agree; where it says that it does not, so does its own packet.
-pub fn nft_listing(data: &[u8]) {
-    let Some(text) = text(data) else { return };
-    let dump = Dump { name: "listing".to_owned(), text: text.to_owned() };
-    let Ok(machine) = read_dumps(&[dump]) else { return };
-    let cluster = one_pod();
-    let specification = Specification::new(&cluster, None, Options::default());
-    let report = prove(&machine, &specification, &ProofOptions::default());
-    let fates = |packet: &Packet, path| machine.fates(packet, path, None);
-    match &report.conclusion {
-        Conclusion::Proved => {
-            for (packet, path) in packets() {
-                let allowed = specification.judge(&packet, path).allowed;
-                let expected = if allowed { Fate::Accepted } else { Fate::Dropped };
-                check(
-                    fates(&packet, path) == BTreeSet::from([expected]),
-                    "what is proved is so",
-                    &packet,
-                );
-            }
-        }
-        Conclusion::Refuted(all) => {
-            for refutation in all {
-                let wrong = if refutation.allowed { Fate::Dropped } else { Fate::Accepted };
-                let met = fates(&refutation.packet, refutation.path);
-                check(met.contains(&wrong), "what is refuted goes wrong", refutation);
-            }
-        }
-        Conclusion::NotProved { not_understood, .. } => {
-            check(!not_understood.is_empty(), "there is a reason", &text);
-        }
-    }
-}
-
-/// The pod 10.0.0.1, whose port 80/TCP alone is open, and which reaches everything.
-fn one_pod() -> Cluster {
-    let mut cluster = Cluster::new();
-    let pod = Pod::new(PodId::new("n", "pod"), Labels::new()).with_phase(Phase::Running);
-    cluster.insert_pod(pod.with_addresses([IpAddr::from([10, 0, 0, 1])]));
-    let open = PortEntry::Range { protocol: Protocol::Tcp, first: 80, last: 80 };
-    let rule = TrafficMatch::new(Match::Any, Match::OneOf(vec![open]));
-    let everything = Selector::everything();
-    cluster.insert_policy(Policy::network_policy("n", "p", everything, Some(vec![rule]), None));
-    cluster
-}
-
-/// New packets from and to that pod.
-fn packets() -> Vec<(Packet, Path)> {
-    let pod = Ipv4Addr::new(10, 0, 0, 1);
-    let others =
-        [0u32, 1, 0x0a00_0000, 0x0a00_0001, 0x0a00_0002, 0x7f00_0001, 0xc0a8_0001, u32::MAX];
-    let mut packets = Vec::new();
-    for other in others.map(Ipv4Addr::from_bits) {
-        for (source, destination) in [(other, pod), (pod, other)] {
-            for (protocol, port) in
-                [(6, 79), (6, 80), (6, 81), (17, 80), (132, 80), (1, 0), (47, 80)]
-            {
-                packets.push((
-                    Packet {
-                        v6: false,
-                        source: address_value(source.into()),
-                        destination: address_value(destination.into()),
-                        protocol,
-                        first: 40000,
-                        second: port,
-                        in_device: device_value("eth7"),
-                        out_device: device_value("eth8"),
-                        state: ConnState::New,
-                        reply: false,
-                        mark: 0,
-                    },
-                    Path::Forward,
-                ));
-            }
-        }
-    }
-    packets
 }
