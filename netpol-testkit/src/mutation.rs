@@ -270,7 +270,7 @@ fn toggle(condition: &mut Condition, world: SmallWorld, number: u8) {
             }
             let at = usize::from(number) % boxes.len();
             let one = boxes.swap_remove(at);
-            if number % 2 == 0 {
+            if number.is_multiple_of(2) {
                 let moved = key.iter().zip(&*one).map(|(field, range)| match field {
                     field if is_address(*field) && range.first == range.last => {
                         Range::one(range.first ^ 1)

@@ -21,8 +21,8 @@ use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 use std::collections::BTreeMap;
 
 fn number(variable: &str, otherwise: u32) -> u32 {
-    let set = std::env::var(variable).ok();
-    set.and_then(|text| text.parse().ok()).unwrap_or(otherwise)
+    let set = std::env::var_os(variable);
+    set.and_then(|text| text.to_str()?.parse().ok()).unwrap_or(otherwise)
 }
 
 fn world() -> SmallWorld {

@@ -1,8 +1,7 @@
 //! Rulesets for tests: as netpol-nft writes them, in a kernel or without one.
-#![allow(dead_code, reason = "each test file uses a part")]
+#![allow(dead_code, unused_imports, reason = "each test file uses a part")]
 #![expect(
     clippy::expect_used,
-    clippy::indexing_slicing,
     clippy::unwrap_used,
     reason = "helpers of tests, too, fail by panicking"
 )]
