@@ -9,7 +9,7 @@
 //! | read a ruleset | [`Kernel`] of this machine; [`read_dumps`] of texts; [`nft::read`] |
 //! | say what should be enforced | [`Specification`]: a cluster, a node, the options |
 //! | prove it | [`prove`], [`Report`] |
-//! | see what changed since a dump was taken | [`changes`] |
+//! | see what changed since a dump was taken, and what of it matters | [`changes`], [`blame`] |
 //! | follow one packet | [`machine::Machine::run`], [`Specification::judge`] |
 //!
 //! ```
@@ -46,7 +46,7 @@ pub mod nft;
 mod prove;
 mod specification;
 
-pub use drift::{Change, ChangeKind, changes};
+pub use drift::{Blame, Change, ChangeKind, blame, changes};
 pub use dump::{Dump, DumpError, read_dumps};
 pub use live::{Kernel, LiveError};
 pub use prove::{Conclusion, ProofOptions, Refutation, Report, Statistics, prove};

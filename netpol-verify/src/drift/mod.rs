@@ -1,6 +1,10 @@
 //! What changed between two rulesets: after `apply`, and now.
 //!
-//! Handles, counters and the order of elements are no change. Whether a change matters is for the proof to say.
+//! Handles, counters and the order of elements are no change. Whether a change matters is for the proof to say ([`blame`]).
+
+mod blame;
+
+pub use blame::{Blame, blame};
 
 use crate::machine::{Machine, Range, Step};
 use std::collections::{BTreeMap, BTreeSet};
@@ -117,16 +121,35 @@ impl Objects {
 /// ```
 #[must_use]
 pub fn changes(before: &Machine, after: &Machine) -> Vec<Change> {
+    found(before, after).into_iter().map(|found| found.change).collect()
+}
+
+/// What an object is.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+enum Kind {
+    Chain,
+    Set,
+}
+
+/// A change, and what it is a change of.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+struct Found {
+    change: Change,
+    kind: Kind,
+    name: String,
+}
+
+fn found(before: &Machine, after: &Machine) -> Vec<Found> {
     let (before, after) = (Objects::of(before), Objects::of(after));
     let mut found = Vec::new();
-    compare("chain", &before.chains, &after.chains, &mut found, |old, new| {
+    compare(Kind::Chain, &before.chains, &after.chains, &mut found, |old, new| {
         let lines = |from: &[String], of: &[String]| {
             let missing = from.iter().filter(|line| !of.contains(line));
             missing.cloned().collect::<Vec<_>>()
         };
         difference(&lines(old, new), &lines(new, old), "the order of its rules")
     });
-    compare("set or map", &before.sets, &after.sets, &mut found, |old, new| {
+    compare(Kind::Set, &before.sets, &after.sets, &mut found, |old, new| {
         let (lost, won) = (old.difference(new).count(), new.difference(old).count());
         format!("{lost} elements less, {won} more")
     });
@@ -145,10 +168,10 @@ fn difference(lost: &[String], won: &[String], otherwise: &str) -> String {
 }
 
 fn compare<T: PartialEq>(
-    what: &str,
+    of: Kind,
     before: &BTreeMap<(String, String), T>,
     after: &BTreeMap<(String, String), T>,
-    found: &mut Vec<Change>,
+    found: &mut Vec<Found>,
     detail: impl Fn(&T, &T) -> String,
 ) {
     let names: BTreeSet<_> = before.keys().chain(after.keys()).collect();
@@ -160,6 +183,12 @@ fn compare<T: PartialEq>(
             _ => continue,
         };
         let (table, name) = key;
-        found.push(Change { table: table.clone(), object: format!("{what} {name}"), kind, detail });
+        let what = match of {
+            Kind::Chain => "chain",
+            Kind::Set => "set or map",
+        };
+        let object = format!("{what} {name}");
+        let change = Change { table: table.clone(), object, kind, detail };
+        found.push(Found { change, kind: of, name: name.clone() });
     }
 }
