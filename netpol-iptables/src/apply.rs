@@ -109,6 +109,15 @@ impl Iptables {
         }
     }
 
+    pub(crate) fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// What the kernel has is not what this value put there.
+    pub(crate) fn forget(&mut self) {
+        (self.ruleset, self.believed) = (None, None);
+    }
+
     /// How rules are laid out.
     #[must_use]
     pub fn options(&self) -> &IptablesOptions {
@@ -218,7 +227,7 @@ impl Iptables {
     }
 
     /// The programs that were found before, or that are there now.
-    fn tools(&self) -> Result<Tools, Error> {
+    pub(crate) fn tools(&self) -> Result<Tools, Error> {
         Ok(self.find_tools()?.0)
     }
 
@@ -231,7 +240,7 @@ impl Iptables {
     }
 
     /// What is installed, in both implementations.
-    fn read(&self, tools: &Tools) -> Result<Installed, Error> {
+    pub(crate) fn read(&self, tools: &Tools) -> Result<Installed, Error> {
         let prefix = self.options.prefix();
         let mut installed = Installed::read(&self.host, tools, prefix)?;
         match Tools::of(&self.host, tools.flavor.other()) {

@@ -2,7 +2,7 @@
 
 use crate::model::{
     Builtin, Chain, ChainName, DevicePattern, Dimension, Element, IpProtocol, Match, Model, Rule,
-    Set, SetName, Table, TableName, Target,
+    Set, SetName, SetType, Table, TableName, Target,
 };
 use netpol_core::{Family, Protocol};
 use std::fmt::{self, Write as _};
@@ -98,16 +98,26 @@ pub fn load_script(model: &Model) -> String {
     text
 }
 
-/// The command that makes an empty set.
+/// The command that makes an empty set for the members of this one.
 pub(crate) fn create(name: &SetName, set: &Set) -> String {
-    let family = match set.family {
+    create_set(name, set.kind, set.family, set.capacity(), set.counters)
+}
+
+/// The command that makes an empty set.
+pub(crate) fn create_set(
+    name: &SetName,
+    kind: SetType,
+    family: Family,
+    capacity: usize,
+    counters: bool,
+) -> String {
+    let family = match family {
         Family::V4 => "inet",
         Family::V6 => "inet6",
     };
-    let capacity = set.capacity();
     let buckets = (capacity / 4).max(64);
-    let counters = if set.counters { " counters" } else { "" };
-    let kind = set.kind.as_str();
+    let counters = if counters { " counters" } else { "" };
+    let kind = kind.as_str();
     format!("create {name} {kind} family {family} hashsize {buckets} maxelem {capacity}{counters}")
 }
 

@@ -710,3 +710,35 @@ fn an_error_names_the_policy_and_changes_to_nothing_are_refused() {
         assert_eq!(listing(&netns), before);
     }
 }
+
+#[test]
+fn snapshots_are_put_back() {
+    for flavor in Flavor::ALL {
+        for options in all_options().into_iter().take(2) {
+            let netns = Netns::new();
+            foreign(&netns, flavor);
+            let mut iptables = iptables(&netns, options.with_flavor(Some(flavor)));
+            let nothing = iptables.snapshot().unwrap();
+            assert!(nothing.is_empty());
+            let empty = sorted(&netns);
+
+            iptables.replace(&grid()).unwrap();
+            let (snapshot, before) = (iptables.snapshot().unwrap(), sorted(&netns));
+            iptables.replace(&cluster_ruleset(&policed_shop())).unwrap();
+            assert_ne!(sorted(&netns), before);
+            iptables.restore(&snapshot).unwrap();
+            assert_eq!(sorted(&netns), before);
+            // What is there is recognized as what it is.
+            iptables.replace(&grid()).unwrap();
+            assert_eq!(iptables.report().runs(), 0);
+            iptables.restore(&nothing).unwrap();
+            let gone = |line: &&String| !line.starts_with('*') && !line.ends_with("COMMIT");
+            let left: Vec<String> = sorted(&netns).iter().filter(gone).cloned().collect();
+            // Tables that were made stay, empty: iptables cannot delete them.
+            let built_in = |line: &&String| !line.starts_with(':') || line.contains("NP");
+            let left: Vec<&String> = left.iter().filter(built_in).collect();
+            let empty: Vec<&String> = empty.iter().filter(gone).filter(built_in).collect();
+            assert_eq!(left, empty);
+        }
+    }
+}

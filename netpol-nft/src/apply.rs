@@ -101,6 +101,15 @@ impl Nftables {
         Self { host, options, ruleset: None, believed: None, report: Report::default() }
     }
 
+    pub(crate) fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// What the kernel has is not what this value put there.
+    pub(crate) fn forget(&mut self) {
+        (self.ruleset, self.believed) = (None, None);
+    }
+
     /// How rules are laid out.
     #[must_use]
     pub fn options(&self) -> &NftOptions {

@@ -15,6 +15,7 @@ mod objects;
 mod options;
 mod plan;
 mod refusal;
+mod snapshot;
 mod text;
 
 pub use apply::{Nftables, Report};
@@ -24,4 +25,5 @@ pub use layout::{Defect, Layout, layout};
 pub use objects::objects;
 pub use options::{Dispatch, Guard, NftOptions};
 pub use plan::Plan;
+pub use snapshot::Snapshot;
 pub use text::{command, script};

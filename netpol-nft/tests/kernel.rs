@@ -453,3 +453,29 @@ fn an_error_leaves_what_was_enforced_and_names_the_policy() {
     assert!(matches!(error, Error::Baseless), "{error}");
     assert_eq!(netns.listing(), before);
 }
+
+#[test]
+fn snapshots_are_put_back() {
+    for options in all_options().into_iter().take(2) {
+        let options = options.with_guard(Guard::Prerouting);
+        let netns = Netns::new();
+        netns.load("table ip other { chain c { type filter hook forward priority 0; ip daddr 1.2.3.4 drop; }; }\n");
+        let mut nftables = Nftables::new(netns.host(), options);
+        let nothing = nftables.snapshot().unwrap();
+        assert!(nothing.is_empty());
+        let empty = sorted(&netns.listing());
+
+        nftables.replace(&grid()).unwrap();
+        let (snapshot, before) = (nftables.snapshot().unwrap(), sorted(&netns.listing()));
+        nftables.replace(&cluster_ruleset(&policed_shop())).unwrap();
+        assert_ne!(sorted(&netns.listing()), before);
+        nftables.restore(&snapshot).unwrap();
+        assert_eq!(sorted(&netns.listing()), before);
+        // What is there is recognized as what it is.
+        nftables.replace(&grid()).unwrap();
+        assert_eq!(nftables.report().transactions(), 0);
+        nftables.restore(&nothing).unwrap();
+        assert_eq!(sorted(&netns.listing()), empty);
+        nftables.restore(&nothing).unwrap();
+    }
+}
