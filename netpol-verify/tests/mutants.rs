@@ -17,7 +17,7 @@ use netpol_host::HostOptions;
 use netpol_nft::{Guard, NftOptions};
 use netpol_testkit::strategies::{clusters, options};
 use netpol_verify::Conclusion;
-use netpol_verify::machine::{ConnState, Fate, Packet, Path, address_value, device_value};
+use netpol_verify::machine::{ConnState, Fate, Own, Packet, Path, address_value, device_value};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
@@ -25,7 +25,7 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use support::{listing, machine, report};
-use universe::Universe;
+use universe::{Universe, addresses_in};
 
 /// A change, in words, and the ruleset after it.
 type Mutant = (String, Value);
@@ -199,7 +199,9 @@ fn check(
 ) -> usize {
     // The guard has its own test: here the addresses are honest.
     let interfaces = BTreeMap::new();
-    let universe = Universe::new(cluster, None, base, options.host().policy(), &interfaces);
+    let mut addresses = BTreeSet::new();
+    addresses_in(base, &mut addresses);
+    let universe = Universe::new(cluster, None, addresses, options.host().policy(), &interfaces);
     for (what, mutant) in mutants {
         let machine = machine(&mutant);
         let report = report(&machine, cluster, None, options.host().policy(), &interfaces);
@@ -220,8 +222,8 @@ fn check(
                 // The packet that is shown goes the wrong way, packet by packet.
                 let shown = &all[0];
                 let own = shown.path != Path::Forward || shown.reasons[0].starts_with("no pod");
-                let own = own.then_some("netpol");
-                let fates = machine.fates(&shown.packet, shown.path, own);
+                let own = if own { Own::default().with_table("netpol") } else { Own::default() };
+                let fates = machine.only(&own).fates(&shown.packet, shown.path, None);
                 assert_eq!(fates, BTreeSet::from([shown.kernel]), "{what}\n{shown}");
             }
             (Conclusion::Proved, Some(packet)) => {
@@ -341,7 +343,9 @@ fn mutants_of_the_source_guard() {
     ];
     let addresses: BTreeSet<IpAddr> =
         own.iter().chain(&six).map(|address| address.parse().unwrap()).collect();
-    let universe = Universe::new(&cluster, None, &base, options.host().policy(), &interfaces);
+    let mut named = BTreeSet::new();
+    addresses_in(&base, &mut named);
+    let universe = Universe::new(&cluster, None, named, options.host().policy(), &interfaces);
     let (mut refuted, mut proved) = (0, 0);
     for (what, mutant) in mutants(&base, |_| true) {
         let machine = machine(&mutant);

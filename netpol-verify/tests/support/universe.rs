@@ -10,7 +10,7 @@ use netpol_core::{
 };
 use netpol_sim::{Connection, End, Traffic, reference};
 use netpol_verify::machine::{
-    ConnState, Fate, Machine, Packet, Path, address_value, device_value, value_address,
+    ConnState, Fate, Machine, Own, Packet, Path, address_value, device_value, value_address,
 };
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,8 +23,8 @@ pub(crate) struct Universe {
     established: Established,
 }
 
-/// Every address that a listing names, and those next to it.
-fn addresses_in(value: &Value, found: &mut BTreeSet<IpAddr>) {
+/// Every address that a listing of nft names.
+pub(crate) fn addresses_in(value: &Value, found: &mut BTreeSet<IpAddr>) {
     match value {
         Value::String(text) => found.extend(text.parse::<IpAddr>().ok()),
         Value::Array(list) => list.iter().for_each(|value| addresses_in(value, found)),
@@ -37,6 +37,16 @@ fn addresses_in(value: &Value, found: &mut BTreeSet<IpAddr>) {
             object.values().for_each(|value| addresses_in(value, found));
         }
         _ => {}
+    }
+}
+
+/// Every address that a listing of iptables or ipset names.
+pub(crate) fn addresses_in_text(text: &str, found: &mut BTreeSet<IpAddr>) {
+    for word in text.split([' ', ',', '\n', '"']) {
+        if let Ok(net) = word.parse::<ipnet::IpNet>() {
+            found.extend([net.network(), net.broadcast()]);
+        }
+        found.extend(word.parse::<IpAddr>().ok());
     }
 }
 
@@ -74,13 +84,13 @@ impl Universe {
     pub(crate) fn new(
         cluster: &Cluster,
         node: Option<&NodeName>,
-        listing: &Value,
+        listed: BTreeSet<IpAddr>,
         options: Options,
         interfaces: &BTreeMap<PodId, String>,
     ) -> Self {
         let nobody = ["203.0.113.9", "2001:db8::9"].map(|address| address.parse().unwrap());
-        let mut named = BTreeSet::from(nobody);
-        addresses_in(listing, &mut named);
+        let mut named = listed;
+        named.extend(nobody);
         named.extend(cluster.pods().flat_map(|pod| pod.addresses().iter().copied()));
         named.extend(cluster.nodes().flat_map(|node| node.addresses().iter().copied()));
         for policy in cluster.policies() {
@@ -185,12 +195,17 @@ impl Universe {
     }
 
     /// The packets that a machine treats otherwise than it should, in any state of a connection; the first one.
+    /// What is netpol's own is judged by its own rules alone; what it denies must be dropped by all together.
     pub(crate) fn difference(&self, machine: &Machine) -> Option<Packet> {
+        let own = Own::default().with_table("netpol").with_chains("NP");
+        let only = machine.only(&own);
         for (path, packet, own, allowed) in &self.packets {
-            let own = own.then_some("netpol");
+            let at_node = *path != Path::Forward;
             let wrong = |packet: &Packet, pass: bool| {
-                let fates = machine.fates(packet, *path, own);
-                fates != BTreeSet::from([if pass { Fate::Accepted } else { Fate::Dropped }])
+                let expected = BTreeSet::from([if pass { Fate::Accepted } else { Fate::Dropped }]);
+                let machines = [(if *own { &only } else { machine }, true), (machine, !pass && at_node)];
+                let mut asked = machines.into_iter().filter(|(_, asked)| *asked);
+                asked.any(|(machine, _)| machine.fates(packet, *path, None) != expected)
             };
             if wrong(packet, *allowed) {
                 return Some(packet.clone());

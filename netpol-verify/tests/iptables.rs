@@ -1,0 +1,100 @@
+//! What netpol-iptables makes of any cluster is proved: from the text that it renders, and as the kernel lists it, on both
+//! implementations. Needs root, iptables, ipset and ip.
+#![expect(clippy::panic, clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
+
+mod support;
+#[path = "support/iptables.rs"]
+mod rendered;
+
+use netpol_core::{Backend as _, Scope, compile};
+use netpol_host::{Denial, Host, HostOptions};
+use netpol_iptables::{Flavor, Guard, Iptables, IptablesOptions};
+use netpol_testkit::strategies::{clusters, options};
+use netpol_verify::{Conclusion, Report};
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+use support::{Netns, devices, interfaces, report};
+
+fn iptables_options() -> impl Strategy<Value = IptablesOptions> {
+    let guard = prop_oneof![Just(Guard::Off), Just(Guard::Prerouting)];
+    (options(), guard, any::<bool>(), any::<bool>(), any::<bool>()).prop_map(
+        |(policy, guard, reject, log, counters)| {
+            let denial = if reject { Denial::Reject } else { Denial::Drop };
+            let host = HostOptions::default().with_policy(policy).with_denial(denial);
+            let host = host.with_log(log.then_some(7)).with_counters(counters);
+            IptablesOptions::from(host).with_guard(guard)
+        },
+    )
+}
+
+fn flavors() -> impl Strategy<Value = Flavor> {
+    prop_oneof![Just(Flavor::Legacy), Just(Flavor::Nft)]
+}
+
+/// Is it proved, or is there nothing to be proved of pods without addresses?
+fn is_proved(report: &Report) -> Result<(), String> {
+    match &report.conclusion {
+        Conclusion::Proved => Ok(()),
+        Conclusion::NotProved { example: None, not_understood }
+            if not_understood.iter().all(|what| what.place == "manifests") =>
+        {
+            Ok(())
+        }
+        Conclusion::Refuted(all) => Err(all.iter().take(1).map(ToString::to_string).collect()),
+        other => Err(format!("{other:?}")),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 250, failure_persistence: None, ..Default::default() })]
+
+    #[test]
+    fn what_is_rendered_is_proved(
+        cluster in clusters(),
+        options in iptables_options(),
+        flavor in flavors(),
+        one_node in any::<bool>(),
+        knows in any::<bool>(),
+    ) {
+        let node = cluster.nodes().next().map(|node| node.name().clone()).filter(|_| one_node);
+        let all = interfaces(&cluster);
+        let host = options.host().clone();
+        let host = if knows { host.with_interfaces(devices(&all)) } else { host };
+        let options = options.with_host(host);
+        let machine = rendered::machine(&rendered::dumps(&cluster, node.as_ref(), &options, flavor));
+        let guarded = knows && options.guard() != Guard::Off;
+        let known = if guarded { all } else { BTreeMap::new() };
+        let report = report(&machine, &cluster, node.as_ref(), options.host().policy(), &known);
+        prop_assert_eq!(is_proved(&report), Ok(()));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 40, failure_persistence: None, max_shrink_iters: 20, ..Default::default()
+    })]
+
+    #[test]
+    fn what_the_kernel_lists_is_proved(
+        cluster in clusters(),
+        options in iptables_options(),
+        flavor in flavors(),
+        one_node in any::<bool>(),
+    ) {
+        let node = cluster.nodes().next().map(|node| node.name().clone()).filter(|_| one_node);
+        let all = interfaces(&cluster);
+        let host = options.host().clone().with_interfaces(devices(&all));
+        let options = options.with_host(host).with_flavor(Some(flavor));
+        let namespace = Netns::new();
+        let scope = node.as_ref().map_or(Scope::Cluster, Scope::Node);
+        let ruleset = compile(&cluster, scope).unwrap();
+        let guard = options.guard();
+        let policy = options.host().policy();
+        Iptables::new(Host::in_namespace(namespace.name()), options).replace(&ruleset).unwrap();
+        let machine = namespace.kernel().machine().unwrap();
+        prop_assert!(machine.not_understood.is_empty(), "{:?}", machine.not_understood);
+        let known = if guard == Guard::Off { BTreeMap::new() } else { all };
+        let report = report(&machine, &cluster, node.as_ref(), policy, &known);
+        prop_assert_eq!(is_proved(&report), Ok(()));
+    }
+}
