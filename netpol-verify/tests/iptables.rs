@@ -10,10 +10,12 @@ use netpol_core::{Backend as _, Scope, compile};
 use netpol_host::{Denial, Host, HostOptions};
 use netpol_iptables::{Flavor, Guard, Iptables, IptablesOptions};
 use netpol_testkit::strategies::{clusters, options};
-use netpol_verify::{Conclusion, Report};
+use netpol_core::{Cluster, NodeName, Options, PodId};
+use netpol_verify::machine::Machine;
+use netpol_verify::{Conclusion, ProofOptions, Report, Specification, prove};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
-use support::{Netns, devices, interfaces, report};
+use support::{Netns, devices, interfaces};
 
 fn iptables_options() -> impl Strategy<Value = IptablesOptions> {
     let guard = prop_oneof![Just(Guard::Off), Just(Guard::Prerouting)];
@@ -29,6 +31,20 @@ fn iptables_options() -> impl Strategy<Value = IptablesOptions> {
 
 fn flavors() -> impl Strategy<Value = Flavor> {
     prop_oneof![Just(Flavor::Legacy), Just(Flavor::Nft)]
+}
+
+fn report(
+    machine: &Machine,
+    cluster: &Cluster,
+    node: Option<&NodeName>,
+    policy: Options,
+    interfaces: &BTreeMap<PodId, String>,
+    guard: Guard,
+) -> Report {
+    let options = ProofOptions::default().with_own_table("netpol").with_own_chains("NP");
+    let options = options.with_interfaces(interfaces.clone());
+    let options = if guard == Guard::Off { options.without_guard() } else { options };
+    prove(machine, &Specification::new(cluster, node, policy), &options)
 }
 
 /// Is it proved, or is there nothing to be proved of pods without addresses?
@@ -62,9 +78,9 @@ proptest! {
         let host = if knows { host.with_interfaces(devices(&all)) } else { host };
         let options = options.with_host(host);
         let machine = rendered::machine(&rendered::dumps(&cluster, node.as_ref(), &options, flavor));
-        let guarded = knows && options.guard() != Guard::Off;
-        let known = if guarded { all } else { BTreeMap::new() };
-        let report = report(&machine, &cluster, node.as_ref(), options.host().policy(), &known);
+        let known = if knows { all } else { BTreeMap::new() };
+        let policy = options.host().policy();
+        let report = report(&machine, &cluster, node.as_ref(), policy, &known, options.guard());
         prop_assert_eq!(is_proved(&report), Ok(()));
     }
 }
@@ -93,8 +109,7 @@ proptest! {
         Iptables::new(Host::in_namespace(namespace.name()), options).replace(&ruleset).unwrap();
         let machine = namespace.kernel().machine().unwrap();
         prop_assert!(machine.not_understood.is_empty(), "{:?}", machine.not_understood);
-        let known = if guard == Guard::Off { BTreeMap::new() } else { all };
-        let report = report(&machine, &cluster, node.as_ref(), policy, &known);
+        let report = report(&machine, &cluster, node.as_ref(), policy, &all, guard);
         prop_assert_eq!(is_proved(&report), Ok(()));
     }
 }

@@ -57,6 +57,8 @@ pub struct ProofOptions {
     /// node's own firewall, which may drop more. In iptables, where both stand in one table, what policy denies must be
     /// dropped by all rules together as well: a foreign rule may come first and accept.
     pub own: Own,
+    /// Are source addresses taken as honest although interfaces are given? Then these only say where packets come and go.
+    pub unguarded: bool,
     /// Only these pods, for a proof after a change; none: all pods of the node.
     pub only: Option<BTreeSet<PodId>>,
 }
@@ -80,6 +82,13 @@ impl ProofOptions {
     #[must_use]
     pub fn with_own_chains(mut self, prefix: impl Into<String>) -> Self {
         self.own = self.own.with_chains(prefix);
+        self
+    }
+
+    /// Without the source guard, although interfaces are given: somebody else checks addresses, or nobody.
+    #[must_use]
+    pub fn without_guard(mut self) -> Self {
+        self.unguarded = true;
         self
     }
 
@@ -254,8 +263,8 @@ impl<'p, 'a> Prover<'p, 'a> {
                     rules: Rules::Own,
                 });
             }
-            let guarded: Vec<PodIndex> =
-                self.given.keys().copied().filter(|pod| self.is_asked(*pod)).collect();
+            let guarded = self.given.keys().copied().filter(|pod| self.is_asked(*pod));
+            let guarded: Vec<PodIndex> = guarded.filter(|_| !self.options.unguarded).collect();
             self.statistics.guarded_pods = guarded.len();
             for pod in guarded {
                 self.ask(&Question {
@@ -408,10 +417,12 @@ impl<'p, 'a> Prover<'p, 'a> {
                 local.len()
             ));
         }
-        let honest = local.iter().filter(|pod| !self.given.contains_key(pod)).count();
+        let unguarded = self.options.unguarded;
+        let honest = local.iter().filter(|pod| unguarded || !self.given.contains_key(pod)).count();
         if honest > 0 {
+            let why = if unguarded { "as asked" } else { "since their interfaces are not given" };
             all.push(format!(
-                "the source addresses of {honest} of {} pods are taken as honest, since their interfaces are not given",
+                "the source addresses of {honest} of {} pods are taken as honest, {why}",
                 local.len()
             ));
         }
