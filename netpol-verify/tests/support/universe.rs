@@ -88,7 +88,7 @@ impl Universe {
         options: Options,
         interfaces: &BTreeMap<PodId, String>,
     ) -> Self {
-        let nobody = ["203.0.113.9", "2001:db8::9"].map(|address| address.parse().unwrap());
+        let nobody: [IpAddr; 2] = ["203.0.113.9", "2001:db8::9"].map(|address| address.parse().unwrap());
         let mut named = listed;
         named.extend(nobody);
         named.extend(cluster.pods().flat_map(|pod| pod.addresses().iter().copied()));
