@@ -113,8 +113,7 @@ pub fn read_dumps(dumps: &[Dump]) -> Result<Machine, DumpError> {
     let mut listed = Outline::new();
     let legacy = saves.iter().any(|(_, origin)| !origin.nft);
     for (dump, origin) in saves {
-        let outline =
-            iptables::read_outline(&mut machine, &dump.name, &dump.text, origin, &sets);
+        let outline = iptables::read_outline(&mut machine, &dump.name, &dump.text, origin, &sets);
         if origin.nft {
             listed.extend(outline);
         }

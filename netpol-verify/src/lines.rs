@@ -148,14 +148,20 @@ mod tests {
         assert_eq!(found, expected);
         for (line, expected) in [
             ("-m x  y", Some(vec!["-m", "x", "y"])),
-            (r#"--comment "a \"b\" \\ c" -j X"#, Some(vec!["--comment", r#"a "b" \ c"#, "-j", "X"])),
+            (
+                r#"--comment "a \"b\" \\ c" -j X"#,
+                Some(vec!["--comment", r#"a "b" \ c"#, "-j", "X"]),
+            ),
             (r#"a"b c"d e"#, Some(vec!["ab cd", "e"])),
             (r#"a "b"#, None),
             (r#""""#, Some(vec![""])),
         ] {
             let found = words(line, Quoting::Backslash);
             let found = found.map(|w| w.into_iter().map(|w| w.text.into_owned()).collect());
-            assert_eq!(found, expected.map(|w| w.into_iter().map(str::to_owned).collect::<Vec<_>>()));
+            assert_eq!(
+                found,
+                expected.map(|w| w.into_iter().map(str::to_owned).collect::<Vec<_>>())
+            );
         }
         let path = words(r#"comment "C:\" x"#, Quoting::Never).unwrap();
         assert_eq!(path.len(), 3);

@@ -2,15 +2,15 @@
 //! implementations. Needs root, iptables, ipset and ip.
 #![expect(clippy::panic, clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
-mod support;
 #[path = "support/iptables.rs"]
 mod rendered;
+mod support;
 
 use netpol_core::{Backend as _, Scope, compile};
+use netpol_core::{Cluster, NodeName, Options, PodId};
 use netpol_host::{Denial, Host, HostOptions};
 use netpol_iptables::{Flavor, Guard, Iptables, IptablesOptions};
 use netpol_testkit::strategies::{clusters, options};
-use netpol_core::{Cluster, NodeName, Options, PodId};
 use netpol_verify::machine::Machine;
 use netpol_verify::{Conclusion, ProofOptions, Report, Specification, prove};
 use proptest::prelude::*;

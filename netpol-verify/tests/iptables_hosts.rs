@@ -2,16 +2,17 @@
 //! Needs root, iptables, ipset and ip where the kernel is asked.
 #![expect(clippy::panic, clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
-mod support;
 #[path = "support/iptables.rs"]
 mod rendered;
+mod support;
 
 use netpol_core::{Backend as _, Cluster, Options, Policy, Scope, compile};
 use netpol_host::{Host, HostOptions};
 use netpol_iptables::{Flavor, Iptables, IptablesOptions};
 use netpol_testkit::samples::{is, shop};
 use netpol_verify::{Conclusion, Dump, Report, read_dumps};
-use support::{Netns, devices, interfaces};
+use std::collections::BTreeMap;
+use support::Netns;
 
 /// What Docker (before 28), kube-proxy and kubelet have on a node: after netpol's jump in FORWARD.
 const V4: &str = "\
@@ -95,17 +96,19 @@ COMMIT
 
 fn cluster() -> Cluster {
     let mut cluster = shop();
-    cluster.insert_policy(Policy::network_policy("shop", "closed", is("db"), Some(vec![]), Some(vec![])));
+    cluster.insert_policy(Policy::network_policy(
+        "shop",
+        "closed",
+        is("db"),
+        Some(vec![]),
+        Some(vec![]),
+    ));
     cluster
-}
-
-fn options(cluster: &Cluster) -> IptablesOptions {
-    HostOptions::default().with_interfaces(devices(&interfaces(cluster))).into()
 }
 
 fn report(dumps: &[Dump], cluster: &Cluster) -> Report {
     let machine = read_dumps(dumps).unwrap();
-    support::report(&machine, cluster, None, Options::default(), &interfaces(cluster))
+    support::report(&machine, cluster, None, Options::default(), &BTreeMap::new())
 }
 
 /// The tables of a dump with those of another, whose rules come after, or before.
@@ -146,7 +149,7 @@ fn beside(dump: &str, other: &str, first: bool) -> String {
 /// The dumps of netpol's rules with those of another in IPv4.
 fn with(other: &str, first: bool) -> Vec<Dump> {
     let cluster = cluster();
-    let mut dumps = rendered::dumps(&cluster, None, &options(&cluster), Flavor::Legacy);
+    let mut dumps = rendered::dumps(&cluster, None, &IptablesOptions::default(), Flavor::Legacy);
     for dump in dumps.iter_mut().filter(|dump| dump.name == "iptables") {
         dump.text = beside(&dump.text, other, first);
     }
@@ -180,20 +183,21 @@ fn a_usual_node_is_proved() {
 #[test]
 fn the_firewall_of_the_node_may_close_and_not_open() {
     let input = |rule: &str, policy: &str| {
-        format!("*filter\n:INPUT {policy} [0:0]\n:FORWARD ACCEPT [0:0]\n:OUTPUT {policy} [0:0]\n{rule}COMMIT\n")
+        format!(
+            "*filter\n:INPUT {policy} [0:0]\n:FORWARD ACCEPT [0:0]\n:OUTPUT {policy} [0:0]\n{rule}COMMIT\n"
+        )
     };
     let police = |dumps: &[Dump]| {
         // Egress to the own node is policed only by option.
         let options = Options::default().with_own_node_egress(netpol_core::OwnNodeEgress::Police);
         let cluster = cluster();
         let machine = read_dumps(dumps).unwrap();
-        support::report(&machine, &cluster, None, options, &interfaces(&cluster))
+        support::report(&machine, &cluster, None, options, &BTreeMap::new())
     };
     let with = |other: &str, first: bool| {
         let cluster = cluster();
         let policy = Options::default().with_own_node_egress(netpol_core::OwnNodeEgress::Police);
         let host = HostOptions::default().with_policy(policy);
-        let host = host.with_interfaces(devices(&interfaces(&cluster)));
         let mut dumps = rendered::dumps(&cluster, None, &host.into(), Flavor::Nft);
         for dump in dumps.iter_mut().filter(|dump| dump.name == "iptables-nft") {
             dump.text = beside(&dump.text, other, first);
@@ -217,28 +221,60 @@ fn the_firewall_of_the_node_may_close_and_not_open() {
         assert_eq!(report.is_refuted(), !expected, "{rule}: {:#?}", report.conclusion);
     }
     // Nobody knows which packets these are.
-    for rule in ["-A INPUT -m addrtype --src-type LOCAL -j ACCEPT\n", "-A INPUT -j NFQUEUE --queue-num 1\n"] {
+    for rule in
+        ["-A INPUT -m addrtype --src-type LOCAL -j ACCEPT\n", "-A INPUT -j NFQUEUE --queue-num 1\n"]
+    {
         let report = police(&with(&input(rule, "ACCEPT"), true));
-        assert!(matches!(report.conclusion, Conclusion::NotProved { .. }), "{:#?}", report.conclusion);
+        assert!(
+            matches!(report.conclusion, Conclusion::NotProved { .. }),
+            "{:#?}",
+            report.conclusion
+        );
     }
 }
 
 #[test]
 fn what_others_do_on_the_way_counts() {
     let forward = |rule: &str, policy: &str| {
-        format!("*filter\n:INPUT ACCEPT [0:0]\n:FORWARD {policy} [0:0]\n:OUTPUT ACCEPT [0:0]\n{rule}COMMIT\n")
+        format!(
+            "*filter\n:INPUT ACCEPT [0:0]\n:FORWARD {policy} [0:0]\n:OUTPUT ACCEPT [0:0]\n{rule}COMMIT\n"
+        )
     };
     refuted(&with(&forward("", "DROP"), false), "FORWARD policy is not netpol's");
-    refuted(&with(&forward("-A FORWARD -p udp -j DROP\n", "ACCEPT"), false), "is not netpol's, and drops it");
+    refuted(
+        &with(&forward("-A FORWARD -p udp -j DROP\n", "ACCEPT"), false),
+        "is not netpol's, and drops it",
+    );
     refuted(&with(&forward("-A FORWARD -j ACCEPT\n", "ACCEPT"), true), "should not be there");
-    refuted(&with("*raw\n:PREROUTING ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n-A PREROUTING -j ACCEPT\nCOMMIT\n", true), "source guard");
-    proved(&with(&forward("-A FORWARD -p udp -m comment --comment \"-j DROP\" -j ACCEPT\n", "ACCEPT"), false));
+    refuted(
+        &with(
+            "*raw\n:PREROUTING ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n-A PREROUTING -j ACCEPT\nCOMMIT\n",
+            true,
+        ),
+        "source guard",
+    );
+    proved(&with(
+        &forward("-A FORWARD -p udp -m comment --comment \"-j DROP\" -j ACCEPT\n", "ACCEPT"),
+        false,
+    ));
     proved(&with(&forward("-A FORWARD -m mark --mark 0x7 -j DROP\n", "ACCEPT"), false));
-    let unknown = report(&with(&forward("-A FORWARD -m string --string \"x\" --algo bm --to 65535 -j DROP\n", "ACCEPT"), false), &cluster());
+    let unknown = report(
+        &with(
+            &forward(
+                "-A FORWARD -m string --string \"x\" --algo bm --to 65535 -j DROP\n",
+                "ACCEPT",
+            ),
+            false,
+        ),
+        &cluster(),
+    );
     match unknown.conclusion {
         Conclusion::NotProved { not_understood, .. } => {
             let all: Vec<String> = not_understood.iter().map(ToString::to_string).collect();
-            assert!(all[0].starts_with("iptables line ") && all[0].contains("-m string"), "{all:?}");
+            assert!(
+                all[0].starts_with("iptables line ") && all[0].contains("-m string"),
+                "{all:?}"
+            );
         }
         other => panic!("{other:#?}"),
     }
@@ -250,7 +286,7 @@ fn all_tables_of_a_host_are_read() {
     let cluster = cluster();
     for flavor in Flavor::ALL {
         let namespace = Netns::new();
-        let options = options(&cluster).with_flavor(Some(flavor));
+        let options = IptablesOptions::default().with_flavor(Some(flavor));
         let ruleset = compile(&cluster, Scope::Cluster).unwrap();
         Iptables::new(Host::in_namespace(namespace.name()), options).replace(&ruleset).unwrap();
         let other = flavor.other();
@@ -258,12 +294,14 @@ fn all_tables_of_a_host_are_read() {
         let command = format!("iptables-{flavor}-restore", flavor = other.as_str());
         let report = || {
             let machine = namespace.machine();
-            support::report(&machine, &cluster, None, Options::default(), &interfaces(&cluster))
+            support::report(&machine, &cluster, None, Options::default(), &BTreeMap::new())
         };
         assert!(report().is_proved(), "{flavor}: {:#?}", report().conclusion);
         // kube-proxy in the other flavor; without what this kernel may not have.
         let lines = V4.lines().filter(|line| {
-            !["recent", "nfacct", "statistic", "addrtype", "TCPMSS"].iter().any(|word| line.contains(word))
+            !["recent", "nfacct", "statistic", "addrtype", "TCPMSS"]
+                .iter()
+                .any(|word| line.contains(word))
         });
         let text: String = lines.map(|line| format!("{line}\n")).collect();
         load(&command, &text);
@@ -280,7 +318,13 @@ fn all_tables_of_a_host_are_read() {
         namespace.ok(&[&tool, "-F", "FORWARD"], "");
         assert!(report().is_proved(), "{flavor}: {:#?}", report().conclusion);
         // A base chain of nft in a table of iptables-nft, which `iptables-nft-save` does not list.
-        namespace.ok(&["nft", "add chain ip filter own { type filter hook forward priority 7; policy drop; }"], "");
+        namespace.ok(
+            &[
+                "nft",
+                "add chain ip filter own { type filter hook forward priority 7; policy drop; }",
+            ],
+            "",
+        );
         assert!(report().is_refuted(), "{flavor}: {:#?}", report().conclusion);
     }
 }
@@ -289,13 +333,29 @@ fn all_tables_of_a_host_are_read() {
 #[test]
 fn listings_of_different_times_are_told() {
     let namespace = Netns::new();
-    namespace.ok(&["iptables-nft", "-A", "FORWARD", "-p", "tcp", "-m", "multiport", "--dports", "80,81", "-j", "ACCEPT"], "");
+    namespace.ok(
+        &[
+            "iptables-nft",
+            "-A",
+            "FORWARD",
+            "-p",
+            "tcp",
+            "-m",
+            "multiport",
+            "--dports",
+            "80,81",
+            "-j",
+            "ACCEPT",
+        ],
+        "",
+    );
     let before = namespace.kernel().dumps().unwrap();
     assert!(read_dumps(&before).unwrap().not_understood.is_empty());
     namespace.ok(&["iptables-nft", "-A", "FORWARD", "-j", "DROP"], "");
     let after = namespace.kernel().dumps().unwrap();
     let save = |dumps: &[Dump]| dumps.iter().find(|d| d.name.contains("save")).unwrap().clone();
-    let mixed: Vec<Dump> = after.iter().filter(|d| !d.name.contains("save")).cloned().chain([save(&before)]).collect();
+    let mixed: Vec<Dump> =
+        after.iter().filter(|d| !d.name.contains("save")).cloned().chain([save(&before)]).collect();
     let machine = read_dumps(&mixed).unwrap();
     assert!(machine.not_understood[0].to_string().contains("take both at the same time"));
     // Alone, nft cannot say what a rule of iptables looks at.

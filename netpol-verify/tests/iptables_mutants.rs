@@ -1,7 +1,11 @@
 //! Every change of a listing of iptables or ipset that changes what the rules do is refuted; every other one is proved.
 //!
 //! What a change does is decided packet by packet (`support/universe.rs`), without the prover.
-#![expect(clippy::indexing_slicing, clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
+#![expect(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "helpers of tests fail by panicking"
+)]
 
 #[path = "support/mutation.rs"]
 mod mutation;
@@ -169,7 +173,11 @@ fn mutants(base: &[Dump], mut pick: impl FnMut(usize) -> bool) -> Vec<Mutant> {
                 }
             }
             if let Some(chain) = line.strip_prefix(':').filter(|line| line.contains(" ACCEPT ")) {
-                add("policy drop", line, replaced(at, 1, &format!(":{}", chain.replace("ACCEPT", "DROP"))));
+                add(
+                    "policy drop",
+                    line,
+                    replaced(at, 1, &format!(":{}", chain.replace("ACCEPT", "DROP"))),
+                );
             }
             if line.starts_with("-A ") {
                 for (what, other) in other_rules(line) {
@@ -225,5 +233,9 @@ fn mutants_of_the_source_guard() {
     let options = IptablesOptions::from(HostOptions::default().with_interfaces(devices));
     let base = rendered::dumps(&cluster, None, &options, Flavor::Legacy);
     let all = mutants(&base, |_| true).into_iter();
-    check_guard(&cluster, all.map(|(what, mutant)| (what, rendered::machine(&mutant))), addresses(&base));
+    check_guard(
+        &cluster,
+        all.map(|(what, mutant)| (what, rendered::machine(&mutant))),
+        addresses(&base),
+    );
 }

@@ -1,6 +1,10 @@
 //! Does the rule machine do what this kernel does? Rules of every kind of iptables, and sets of every kind of ipset, that it
 //! understands, and real packets, on both implementations. Needs root, iptables, ipset and ip.
-#![expect(clippy::indexing_slicing, clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
+#![expect(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "helpers of tests fail by panicking"
+)]
 
 #[path = "support/wire.rs"]
 mod wire;
@@ -126,7 +130,8 @@ fn condition(v6: bool) -> impl Strategy<Value = String> {
         ][..],
     );
     let ranges = select(if v6 {
-        &["-m iprange --src-range fd00::1-fd00::9", "-m iprange ! --dst-range fd00::2-2001:db8::9"][..]
+        &["-m iprange --src-range fd00::1-fd00::9", "-m iprange ! --dst-range fd00::2-2001:db8::9"]
+            [..]
     } else {
         &[
             "-m iprange --src-range 10.0.0.2-198.51.100.6",
@@ -149,9 +154,11 @@ fn condition(v6: bool) -> impl Strategy<Value = String> {
 fn protocol(v6: bool) -> impl Strategy<Value = String> {
     let not = || select(&["", "! "][..]);
     let ports = || select(&["80", "81", "80:81", "53:80", ":80", "81:", "443"][..]);
-    let many = select(&["80", "80,443", "53,80:81", "32768:60999", "1:79,82:65535"][..]);
-    let simple = (select(&["tcp", "udp", "sctp"][..]), not(), select(&["--sport", "--dport"][..]), ports());
-    let simple = simple.prop_map(|(p, not, end, ports)| format!("-p {p} -m {p} {not}{end} {ports}"));
+    let many = select(&["80", "80,443", "53,80:81", "1024:65535", "1:79,82:65535"][..]);
+    let simple =
+        (select(&["tcp", "udp", "sctp"][..]), not(), select(&["--sport", "--dport"][..]), ports());
+    let simple =
+        simple.prop_map(|(p, not, end, ports)| format!("-p {p} -m {p} {not}{end} {ports}"));
     let multi = (
         select(&["tcp", "udp", "sctp"][..]),
         not(),
@@ -161,9 +168,14 @@ fn protocol(v6: bool) -> impl Strategy<Value = String> {
     let multi =
         multi.prop_map(|(p, not, end, ports)| format!("-p {p} -m multiport {not}{end} {ports}"));
     let icmp = if v6 {
-        &["-p ipv6-icmp -m icmp6 --icmpv6-type 128", "-p ipv6-icmp -m icmp6 ! --icmpv6-type 128/0"][..]
+        &["-p ipv6-icmp -m icmp6 --icmpv6-type 128", "-p ipv6-icmp -m icmp6 ! --icmpv6-type 128/0"]
+            [..]
     } else {
-        &["-p icmp -m icmp --icmp-type 8", "-p icmp -m icmp ! --icmp-type 3/1", "-p icmp -m icmp --icmp-type any"][..]
+        &[
+            "-p icmp -m icmp --icmp-type 8",
+            "-p icmp -m icmp ! --icmp-type 3/1",
+            "-p icmp -m icmp --icmp-type any",
+        ][..]
     };
     let plain = select(&["-p tcp", "! -p tcp", "-p 47", "! -p udp", "-p all", "-p sctp"][..]);
     prop_oneof![
@@ -178,7 +190,11 @@ fn protocol(v6: bool) -> impl Strategy<Value = String> {
 /// What a rule of a chain of this depth can do.
 fn action(depth: usize) -> impl Strategy<Value = String> {
     let mut ends = vec!["-j ACCEPT", "-j DROP", "-j RETURN", "", "-j MARK --set-mark 0x1"];
-    ends.extend(["-j MARK --set-xmark 0x2/0x2", "-j MARK --xor-mark 0x3", "-j MARK --and-mark 0x1"]);
+    ends.extend([
+        "-j MARK --set-xmark 0x2/0x2",
+        "-j MARK --xor-mark 0x3",
+        "-j MARK --and-mark 0x1",
+    ]);
     ends.extend(["-j REJECT", "-j NFLOG --nflog-group 7", "-j CONNMARK --save-mark", "-j DROP"]);
     if depth == 0 {
         ends.extend(["-j one", "-g one", "-j two", "-g two"]);
@@ -219,7 +235,13 @@ fn tables(v6: bool) -> impl Strategy<Value = Tables> {
     let mangle = rules("FORWARD", 3, v6).prop_map(|rules| rules.into_iter().take(2).collect());
     let policy = select(&["ACCEPT", "ACCEPT", "DROP"][..]);
     (any::<bool>(), policy, raw, mangle, filter).prop_map(
-        |(untracked, policy, raw, mangle, filter)| Tables { untracked, policy, raw, mangle, filter },
+        |(untracked, policy, raw, mangle, filter)| Tables {
+            untracked,
+            policy,
+            raw,
+            mangle,
+            filter,
+        },
     )
 }
 
@@ -263,9 +285,13 @@ fn make(ruleset: &Ruleset) -> usize {
         if tables.untracked {
             assert!(add("raw", "-A PREROUTING -p tcp -j CT --notrack"));
         }
-        tables.raw.iter().for_each(|rule| drop(add("raw", rule)));
-        tables.mangle.iter().for_each(|rule| drop(add("mangle", rule)));
-        tables.filter.iter().for_each(|rule| drop(add("filter", rule)));
+        for (table, rules) in
+            [("raw", &tables.raw), ("mangle", &tables.mangle), ("filter", &tables.filter)]
+        {
+            for rule in rules {
+                add(table, rule);
+            }
+        }
     }
     taken
 }

@@ -66,7 +66,10 @@ fn port(word: &str) -> Option<[Range; 2]> {
             Some((kind, code)) => Range::one(u16::from(kind) << 8 | u16::from(code)),
             None => {
                 let (kind, code) = port.split_once('/').unwrap_or((port, "0"));
-                Range::one(kind.parse::<u8>().ok().map(u16::from)? << 8 | code.parse::<u8>().ok().map(u16::from)?)
+                Range::one(
+                    kind.parse::<u8>().ok().map(u16::from)? << 8
+                        | code.parse::<u8>().ok().map(u16::from)?,
+                )
             }
         },
         _ => value::ports(port, '-')?,

@@ -39,7 +39,9 @@ impl Sets {
                 for member in members {
                     // Sets of sets are no members of sets.
                     let known = self.sets.get(member);
-                    if known.is_none_or(|set| matches!(set.content, Content::Union(_)) && set.unknown.is_none()) {
+                    if known.is_none_or(|set| {
+                        matches!(set.content, Content::Union(_)) && set.unknown.is_none()
+                    }) {
                         return Lookup::Unknown(format!("`{member}` in the set `{name}`"));
                     }
                     match self.lookup(member, sources, v6) {
@@ -90,7 +92,8 @@ impl Set {
         let mut boxes: Vec<Box<[Range]>> = Vec::new();
         if excludes {
             // The most specific member decides, so it comes last here.
-            let mut order: Vec<(&Element, &Vec<Product>)> = elements.iter().zip(&products).collect();
+            let mut order: Vec<(&Element, &Vec<Product>)> =
+                elements.iter().zip(&products).collect();
             order.sort_by(|(a, _), (b, _)| a.specific.cmp(&b.specific));
             for (element, products) in order {
                 for one in products.iter().filter_map(boxed) {
@@ -296,8 +299,11 @@ add all ports
 
     #[test]
     fn a_bad_line_concerns_its_set_alone() {
-        let mut sets = sets("create a hash:ip\ncreate b hash:ip\nadd a 10.0.0.1 frozen\nadd b 10.0.0.1\n");
-        assert!(matches!(sets.lookup("a", &[true], false), Lookup::Unknown(why) if why.contains("line 3")));
+        let mut sets =
+            sets("create a hash:ip\ncreate b hash:ip\nadd a 10.0.0.1 frozen\nadd b 10.0.0.1\n");
+        assert!(
+            matches!(sets.lookup("a", &[true], false), Lookup::Unknown(why) if why.contains("line 3"))
+        );
         assert!(matches!(sets.lookup("b", &[true], false), Lookup::Any(_)));
         sets.read("more", "flush nowhere\n");
         assert_eq!(sets.not_understood().len(), 1);

@@ -142,8 +142,8 @@ impl Sets {
             match &*option.text {
                 "family" => v6 = Some(options.next()?.is("inet6")),
                 "netmask" => netmask = Some(options.next()?.text.parse().ok()?),
-                "hashsize" | "maxelem" | "bucketsize" | "initval" | "range" | "size" | "timeout"
-                | "probes" | "resize" => {
+                "hashsize" | "maxelem" | "bucketsize" | "initval" | "range" | "size"
+                | "timeout" | "probes" | "resize" => {
                     options.next()?;
                 }
                 "counters" | "comment" | "skbinfo" | "forceadd" | "-exist" => {}

@@ -148,7 +148,8 @@ pub(super) struct Tracking {
 impl Tracking {
     /// Adds the condition. A packet of no connection fulfils everything but the state, if there is a state to fulfil.
     pub(super) fn add_to(self, draft: &mut Draft<'_>, text: &str) {
-        let is_tracked = |state: &ConnState| !matches!(state, ConnState::Invalid | ConnState::Untracked);
+        let is_tracked =
+            |state: &ConnState| !matches!(state, ConnState::Invalid | ConnState::Untracked);
         let (mut certain, mut maybe) = (Vec::new(), Vec::new());
         for state in ConnState::ALL {
             let Some((states, negated)) = &self.states else {
@@ -161,7 +162,9 @@ impl Tracking {
             }
         }
         let unknown = || Step::UnknownMatch(draft.unknown(text));
-        let direction = self.reply.map(|reply| within(Field::Direction, vec![Range::one(u8::from(reply))], false));
+        let direction = self
+            .reply
+            .map(|reply| within(Field::Direction, vec![Range::one(u8::from(reply))], false));
         let (tracked, untracked): (Vec<ConnState>, Vec<ConnState>) =
             certain.iter().copied().partition(is_tracked);
         let mut alternatives: Vec<Steps> = Vec::new();

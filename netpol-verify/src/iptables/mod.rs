@@ -198,8 +198,7 @@ impl Reader<'_> {
 
     fn table(&mut self, name: &str, line: Line<'_>, body: &[Line<'_>]) {
         let family = if self.origin.v6 { TableFamily::Ip6 } else { TableFamily::Ip };
-        let kind =
-            if self.origin.nft { TableKind::IptablesNft } else { TableKind::IptablesLegacy };
+        let kind = if self.origin.nft { TableKind::IptablesNft } else { TableKind::IptablesLegacy };
         let key = (family, name.to_owned());
         if self.outline.contains_key(&key)
             || self.machine.tables.iter().any(|t| t.is(kind, family, name))
@@ -277,7 +276,10 @@ impl Reader<'_> {
         };
         self.outlined(name).0 += 1;
         if line.doubtful {
-            self.not_understood(line, "a comment of several lines, one of which looks like another rule");
+            self.not_understood(
+                line,
+                "a comment of several lines, one of which looks like another rule",
+            );
         }
         let rest = rest.get(name.len()..).unwrap_or_default();
         let number = format!("line {}", line.number);

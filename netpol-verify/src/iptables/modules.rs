@@ -10,9 +10,32 @@ use std::sync::Arc;
 
 /// Words from which on something else begins.
 const STARTS: [&str; 26] = [
-    "-m", "--match", "-j", "--jump", "-g", "--goto", "-s", "--source", "--src", "-d",
-    "--destination", "--dst", "-i", "--in-interface", "-o", "--out-interface", "-p", "--protocol",
-    "--proto", "-f", "--fragment", "-c", "--set-counters", "-4", "-6", "--",
+    "-m",
+    "--match",
+    "-j",
+    "--jump",
+    "-g",
+    "--goto",
+    "-s",
+    "--source",
+    "--src",
+    "-d",
+    "--destination",
+    "--dst",
+    "-i",
+    "--in-interface",
+    "-o",
+    "--out-interface",
+    "-p",
+    "--protocol",
+    "--proto",
+    "-f",
+    "--fragment",
+    "-c",
+    "--set-counters",
+    "-4",
+    "-6",
+    "--",
 ];
 /// What begins behind the options of a module that is not known: nothing else can be told from its options.
 const MODULE_STARTS: [&str; 6] = ["-m", "--match", "-j", "--jump", "-g", "--goto"];

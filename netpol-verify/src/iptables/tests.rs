@@ -47,53 +47,115 @@ fn rules_of_ipv4() {
         ("-j T --really", &["<-j T --really>"]),
         ("-s 10.0.0.1/32 ! -d 10.0.0.0/8", &["saddr 10.0.0.1 daddr != 10.0.0.0-10.255.255.255"]),
         ("-s 10.0.0.1/255.0.0.255 -j DROP", &["<an address 10.0.0.1/255.0.0.255> drop"]),
-        ("-i veth+ ! -o eth0 -j DROP", &["iifname \"veth\"-\"veth\u{fffd}\u{fffd}\u{fffd}\u{fffd}\u{fffd}\u{fffd}\u{fffd}\u{fffd}\u{fffd}\u{fffd}\u{fffd}\u{fffd}\" oifname != \"eth0\" drop"]),
-        ("-p tcp -m tcp --sport 5:10 ! --dport 53 -j DROP", &["l4proto tcp sport 5-10 dport != 53 drop"]),
+        (
+            "-i veth+ ! -o eth0 -j DROP",
+            &[
+                "iifname \"veth\"-\"veth\u{fffd}\u{fffd}\u{fffd}\u{fffd}\u{fffd}\u{fffd}\u{fffd}\u{fffd}\u{fffd}\u{fffd}\u{fffd}\u{fffd}\" oifname != \"eth0\" drop",
+            ],
+        ),
+        (
+            "-p tcp -m tcp --sport 5:10 ! --dport 53 -j DROP",
+            &["l4proto tcp sport 5-10 dport != 53 drop"],
+        ),
         ("-p tcp -m tcp --tcp-flags FIN,SYN SYN -j DROP", &["l4proto tcp <--tcp-flags> drop"]),
-        ("-p tcp -m tcp --dport 1:65535 --tcp-flags FIN,SYN SYN -j DROP", &["l4proto tcp dport 1-65535 <--tcp-flags> drop"]),
+        (
+            "-p tcp -m tcp --dport 1:65535 --tcp-flags FIN,SYN SYN -j DROP",
+            &["l4proto tcp dport 1-65535 <--tcp-flags> drop"],
+        ),
         ("-m tcp --dport 53 -j DROP", &["<-m tcp --dport 53> drop"]),
         ("-p 47 -j DROP", &["l4proto 47 drop"]),
         ("! -p gre -j DROP", &["l4proto != 47 drop"]),
         ("-p all -j DROP", &["drop"]),
         ("-p nonsense -j DROP", &["<-p nonsense> drop"]),
         ("-p sctp -m multiport ! --sports 1,2:4 -j DROP", &["l4proto sctp sport != 1-4 drop"]),
-        ("-p tcp -m multiport --ports 80 -j DROP", &["l4proto tcp sport 80 drop", "l4proto tcp sport != 80 dport 80 drop"]),
+        (
+            "-p tcp -m multiport --ports 80 -j DROP",
+            &["l4proto tcp sport 80 drop", "l4proto tcp sport != 80 dport 80 drop"],
+        ),
         ("-p tcp -m multiport ! --ports 80 -j DROP", &["l4proto tcp sport != 80 dport != 80 drop"]),
         ("-p icmp -m icmp --icmp-type 3/1 -j DROP", &["l4proto icmp sport 769 drop"]),
         ("-p icmp -m icmp ! --icmp-type 8 -j DROP", &["l4proto icmp sport != 2048-2303 drop"]),
         ("-p icmp -m icmp --icmp-type any -j DROP", &["l4proto icmp sport 0-65535 drop"]),
         ("-f -j DROP", &["nfproto {  } drop"]),
         ("! -f -j DROP", &["nfproto != {  } drop"]),
-        ("-m conntrack --ctstate RELATED,ESTABLISHED -j DROP", &["ct state { established, related } drop"]),
-        ("-m conntrack ! --ctstate RELATED,ESTABLISHED -j DROP", &["ct state { invalid, new, untracked } drop"]),
+        (
+            "-m conntrack --ctstate RELATED,ESTABLISHED -j DROP",
+            &["ct state { established, related } drop"],
+        ),
+        (
+            "-m conntrack ! --ctstate RELATED,ESTABLISHED -j DROP",
+            &["ct state { invalid, new, untracked } drop"],
+        ),
         ("-m state --state NEW -j DROP", &["ct state new drop"]),
-        ("-m conntrack --ctdir REPLY -j DROP", &["ct state { established, related, new } ct direction reply drop"]),
-        ("-m conntrack --ctstate INVALID,NEW --ctdir ORIGINAL -j DROP", &["ct state invalid drop", "ct state new ct direction original drop"]),
-        ("-m conntrack --ctstate ESTABLISHED,DNAT -j DROP", &["ct state established drop", "ct state { related, new } <-m conntrack --ctstate ESTABLISHED,DNAT> drop"]),
-        ("-m conntrack --ctstate NEW --ctproto 6 -j DROP", &["ct state new <-m conntrack --ctstate NEW --ctproto 6> drop"]),
+        (
+            "-m conntrack --ctdir REPLY -j DROP",
+            &["ct state { established, related, new } ct direction reply drop"],
+        ),
+        (
+            "-m conntrack --ctstate INVALID,NEW --ctdir ORIGINAL -j DROP",
+            &["ct state invalid drop", "ct state new ct direction original drop"],
+        ),
+        (
+            "-m conntrack --ctstate ESTABLISHED,DNAT -j DROP",
+            &[
+                "ct state established drop",
+                "ct state { related, new } <-m conntrack --ctstate ESTABLISHED,DNAT> drop",
+            ],
+        ),
+        (
+            "-m conntrack --ctstate NEW --ctproto 6 -j DROP",
+            &["ct state new <-m conntrack --ctstate NEW --ctproto 6> drop"],
+        ),
         ("-m mark ! --mark 0x1/0x3 -j DROP", &["mark & 0x3 != 0x1 drop"]),
-        ("-m mark --mark 0x1 -j MARK --set-xmark 0x5/0xf", &["mark & 0xffffffff 0x1 mark set mark & 0xfffffff0 ^ 0x5"]),
+        (
+            "-m mark --mark 0x1 -j MARK --set-xmark 0x5/0xf",
+            &["mark & 0xffffffff 0x1 mark set mark & 0xfffffff0 ^ 0x5"],
+        ),
         ("-j MARK --set-xmark 0x7/0xffffffff", &["mark set 0x7"]),
-        ("-j CONNMARK --restore-mark --nfmask 0xffffffff --ctmask 0xffffffff", &["<-j CONNMARK --restore-mark --nfmask 0xffffffff --ctmask 0xffffffff>"]),
+        (
+            "-j CONNMARK --restore-mark --nfmask 0xffffffff --ctmask 0xffffffff",
+            &["<-j CONNMARK --restore-mark --nfmask 0xffffffff --ctmask 0xffffffff>"],
+        ),
         ("-j CONNMARK --save-mark --nfmask 0xffffffff --ctmask 0xffffffff", &["(nothing)"]),
         ("-m set --match-set s src -j DROP", &["saddr @s drop"]),
         ("-m set ! --match-set p src,dst -j DROP", &["saddr . l4proto . dport != @p drop"]),
-        ("-m set --match-set l src,dst -j DROP", &["saddr @s drop", "saddr != @s saddr . l4proto . dport @p drop"]),
-        ("-m set ! --match-set l src,dst -j DROP", &["saddr != @s saddr . l4proto . dport != @p drop"]),
+        (
+            "-m set --match-set l src,dst -j DROP",
+            &["saddr @s drop", "saddr != @s saddr . l4proto . dport @p drop"],
+        ),
+        (
+            "-m set ! --match-set l src,dst -j DROP",
+            &["saddr != @s saddr . l4proto . dport != @p drop"],
+        ),
         ("-m set --match-set p src -j DROP", &["nfproto {  } drop"]),
         ("-m set ! --match-set p src -j DROP", &["drop"]),
         ("-m set --match-set e src -j DROP", &["nfproto {  } drop"]),
         ("-m set --match-set t src -j DROP", &["<the members of the set `t` come and go> drop"]),
         ("-m set --match-set x src -j DROP", &["<the set `x` is not in the dump> drop"]),
-        ("-m set --match-set s src --packets-gt 5 -j DROP", &["<--match-set s --packets-gt 5> drop"]),
+        (
+            "-m set --match-set s src --packets-gt 5 -j DROP",
+            &["<--match-set s --packets-gt 5> drop"],
+        ),
         ("-m set --match-set s src ! --update-counters -j DROP", &["saddr @s drop"]),
-        ("-m set --match-set s src --return-nomatch -j DROP", &["<-m set --match-set s src --return-nomatch> drop"]),
-        ("-m iprange --src-range 10.0.0.1-10.0.0.9 ! --dst-range 1.1.1.1-1.1.1.2 -j DROP", &["saddr 10.0.0.1-10.0.0.9 daddr != 1.1.1.1-1.1.1.2 drop"]),
+        (
+            "-m set --match-set s src --return-nomatch -j DROP",
+            &["<-m set --match-set s src --return-nomatch> drop"],
+        ),
+        (
+            "-m iprange --src-range 10.0.0.1-10.0.0.9 ! --dst-range 1.1.1.1-1.1.1.2 -j DROP",
+            &["saddr 10.0.0.1-10.0.0.9 daddr != 1.1.1.1-1.1.1.2 drop"],
+        ),
         ("-m limit --limit 5/min -j DROP", &["limit --limit 5/min drop"]),
         ("-m limit --limit 5/min -j LOG --log-prefix \"a b\"", &["(nothing)"]),
-        ("-m addrtype ! --dst-type LOCAL -m comment --comment \"a -j ACCEPT\" -j DROP", &["<-m addrtype ! --dst-type LOCAL> drop"]),
+        (
+            "-m addrtype ! --dst-type LOCAL -m comment --comment \"a -j ACCEPT\" -j DROP",
+            &["<-m addrtype ! --dst-type LOCAL> drop"],
+        ),
         ("-m comment --comment -j -j DROP", &["drop"]),
-        ("-m recent --rcheck --name x --mask 255.255.255.255 --rsource -p udp -j DROP", &["<-m recent --rcheck --name x --mask 255.255.255.255 --rsource -p udp> drop"]),
+        (
+            "-m recent --rcheck --name x --mask 255.255.255.255 --rsource -p udp -j DROP",
+            &["<-m recent --rcheck --name x --mask 255.255.255.255 --rsource -p udp> drop"],
+        ),
         ("-m nfacct --nfacct-name x -j DROP", &["drop"]),
         ("-j NFQUEUE --queue-num 3", &["<-j NFQUEUE --queue-num 3>"]),
         ("-j CT --notrack", &["(nothing)"]),
@@ -102,7 +164,10 @@ fn rules_of_ipv4() {
         ("-c 5 7 -s 10.0.0.1 -j DROP", &["saddr 10.0.0.1 drop"]),
         ("-m mark --mark -j DROP", &["<-m mark --mark> drop"]),
         ("-s 10.0.0.1 !", &["saddr 10.0.0.1 <a rule that ends with !>"]),
-        ("-m comment --comment \"open -j ACCEPT", &["<-A FORWARD -m comment --comment \"open -j ACCEPT>"]),
+        (
+            "-m comment --comment \"open -j ACCEPT",
+            &["<-A FORWARD -m comment --comment \"open -j ACCEPT>"],
+        ),
     ] {
         assert_eq!(texts(rule, false), expected, "{rule}");
     }
@@ -111,9 +176,18 @@ fn rules_of_ipv4() {
 #[test]
 fn rules_of_ipv6() {
     for (rule, expected) in [
-        ("-s fd00::/64 -d fd00::1/128 -j DROP", &["saddr fd00::-fd00::ffff:ffff:ffff:ffff daddr fd00::1 drop"][..]),
-        ("-p ipv6-icmp -m icmp6 --icmpv6-type 133 -j RETURN", &["l4proto ipv6-icmp sport 34048-34303 return"]),
-        ("-p ipv6-icmp -m icmp6 ! --icmpv6-type 1/4 -j DROP", &["l4proto ipv6-icmp sport != 260 drop"]),
+        (
+            "-s fd00::/64 -d fd00::1/128 -j DROP",
+            &["saddr fd00::-fd00::ffff:ffff:ffff:ffff daddr fd00::1 drop"][..],
+        ),
+        (
+            "-p ipv6-icmp -m icmp6 --icmpv6-type 133 -j RETURN",
+            &["l4proto ipv6-icmp sport 34048-34303 return"],
+        ),
+        (
+            "-p ipv6-icmp -m icmp6 ! --icmpv6-type 1/4 -j DROP",
+            &["l4proto ipv6-icmp sport != 260 drop"],
+        ),
         ("-m set --match-set s src -j DROP", &["nfproto {  } drop"]),
         ("-s 10.0.0.1 -j DROP", &["<an address 10.0.0.1> drop"]),
     ] {
@@ -134,7 +208,10 @@ fn nothing_is_skipped() {
         ("*filter\nCOMMIT\n*filter\nCOMMIT\n", 3),
         ("*broute\nCOMMIT\n", 1),
         ("*filter\nCOMMIT\n-A FORWARD -j DROP\n", 3),
-        ("*filter\n:T - [0:0]\n-A T -m comment --comment \"a\n-A T -j DROP\" -j ACCEPT\nCOMMIT\n", 3),
+        (
+            "*filter\n:T - [0:0]\n-A T -m comment --comment \"a\n-A T -j DROP\" -j ACCEPT\nCOMMIT\n",
+            3,
+        ),
     ] {
         let machine = machine(text, false);
         let [what] = machine.not_understood.as_slice() else {

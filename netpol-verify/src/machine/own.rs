@@ -52,7 +52,8 @@ impl Own {
     #[must_use]
     pub fn describe(&self) -> String {
         let tables = self.table.iter().map(|name| format!("the tables `{name}`"));
-        let chains = self.chains.iter().map(|prefix| format!("the chains `{prefix}-...` of iptables"));
+        let chains =
+            self.chains.iter().map(|prefix| format!("the chains `{prefix}-...` of iptables"));
         tables.chain(chains).collect::<Vec<_>>().join(" and ")
     }
 }
@@ -88,9 +89,11 @@ impl Machine {
     #[must_use]
     pub fn has_own_chains(&self, own: &Own) -> bool {
         own.chains.is_some()
-            && self.chains.iter().filter(|chain| self.is_base_of_iptables(chain)).any(|chain| {
-                chain.rules.iter().any(|rule| self.leads_to_own(rule, own))
-            })
+            && self
+                .chains
+                .iter()
+                .filter(|chain| self.is_base_of_iptables(chain))
+                .any(|chain| chain.rules.iter().any(|rule| self.leads_to_own(rule, own)))
     }
 
     fn is_base_of_iptables(&self, chain: &Chain) -> bool {

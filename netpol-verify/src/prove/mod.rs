@@ -29,8 +29,8 @@ mod wanted;
 pub use report::{Conclusion, Refutation, Report, Statistics};
 
 use crate::machine::{
-    Chain, ElementSet, Fate, Field, Machine, NotUnderstood, Own, Packet, Path, Range, Step, Table, TableKind,
-    device_value,
+    Chain, ElementSet, Fate, Field, Machine, NotUnderstood, Own, Packet, Path, Range, Step, Table,
+    TableKind, device_value,
 };
 use crate::specification::{PodIndex, Specification};
 use devices::Devices;

@@ -79,7 +79,9 @@ fn sets(script: &str) -> String {
     for (name, (kind, members)) in sets {
         listing.push_str(&format!("create {name} {kind} bucketsize 12 initval 0x1234abcd\n"));
         let counters = if kind.ends_with("counters") { " packets 0 bytes 0" } else { "" };
-        members.iter().for_each(|member| listing.push_str(&format!("add {name} {member}{counters}\n")));
+        members
+            .iter()
+            .for_each(|member| listing.push_str(&format!("add {name} {member}{counters}\n")));
     }
     listing
 }

@@ -35,7 +35,12 @@ pub(crate) fn rounds(most: usize, mut each: impl FnMut(&Cluster, Options, &mut T
 }
 
 /// Some of the mutants, and the ruleset itself.
-pub(crate) fn some<T>(mut all: Vec<(String, T)>, base: T, most: usize, runner: &mut TestRunner) -> Vec<(String, T)> {
+pub(crate) fn some<T>(
+    mut all: Vec<(String, T)>,
+    base: T,
+    most: usize,
+    runner: &mut TestRunner,
+) -> Vec<(String, T)> {
     while all.len() > most {
         let at = runner.rng().random_range(0..all.len());
         all.swap_remove(at);
@@ -82,7 +87,11 @@ pub(crate) fn check(
                 // The packet that is shown goes the wrong way, packet by packet.
                 let shown = &all[0];
                 let own = shown.path != Path::Forward || shown.reasons[0].starts_with("no pod");
-                let own = if own { Own::default().with_table("netpol").with_chains("NP") } else { Own::default() };
+                let own = if own {
+                    Own::default().with_table("netpol").with_chains("NP")
+                } else {
+                    Own::default()
+                };
                 let fates = machine.only(&own).fates(&shown.packet, shown.path, None);
                 assert_eq!(fates, BTreeSet::from([shown.kernel]), "{what}\n{shown}");
             }
@@ -112,7 +121,7 @@ fn guard_difference(
             let mut traffic: Vec<(u8, u16)> = vec![(6, 40000), (17, 53), (1, 8 << 8), (47, 0)];
             if v6 {
                 traffic.extend(
-                    [127, 128, 129, 130, 132, 133, 134, 135, 136, 137, 142, 143, 144]
+                    [127, 128, 129, 130, 131, 132, 133, 134, 135, 136, 137, 142, 143, 144]
                         .map(|t| (58, t << 8)),
                 );
             }

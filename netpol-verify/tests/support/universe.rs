@@ -88,7 +88,8 @@ impl Universe {
         options: Options,
         interfaces: &BTreeMap<PodId, String>,
     ) -> Self {
-        let nobody: [IpAddr; 2] = ["203.0.113.9", "2001:db8::9"].map(|address| address.parse().unwrap());
+        let nobody: [IpAddr; 2] =
+            ["203.0.113.9", "2001:db8::9"].map(|address| address.parse().unwrap());
         let mut named = listed;
         named.extend(nobody);
         named.extend(cluster.pods().flat_map(|pod| pod.addresses().iter().copied()));
@@ -124,11 +125,15 @@ impl Universe {
                 if ends.1.is_some() && !pods.0 {
                     paths.push(Path::FromNode);
                 }
-                let device = |pod: Option<&netpol_core::Pod>| {
-                    let name = pod.and_then(|pod| interfaces.get(pod.id()));
-                    device_value(name.map_or("uplink0", String::as_str))
-                };
-                for path in paths {
+                // One of them is called as pods' are.
+                let outside = if interfaces.is_empty() { 1 } else { 2 };
+                let outside = &["uplink0", "podx"][..outside];
+                let ways = outside.iter().flat_map(|o| paths.iter().map(move |path| (*o, *path)));
+                for (outside, path) in ways {
+                    let device = |pod: Option<&netpol_core::Pod>| {
+                        let name = pod.and_then(|pod| interfaces.get(pod.id()));
+                        device_value(name.map_or(outside, String::as_str))
+                    };
                     let mut packet = Packet {
                         v6: source.is_ipv6(),
                         source: address_value(source),
@@ -203,7 +208,8 @@ impl Universe {
             let at_node = *path != Path::Forward;
             let wrong = |packet: &Packet, pass: bool| {
                 let expected = BTreeSet::from([if pass { Fate::Accepted } else { Fate::Dropped }]);
-                let machines = [(if *own { &only } else { machine }, true), (machine, !pass && at_node)];
+                let machines =
+                    [(if *own { &only } else { machine }, true), (machine, !pass && at_node)];
                 let mut asked = machines.into_iter().filter(|(_, asked)| *asked);
                 asked.any(|(machine, _)| machine.fates(packet, *path, None) != expected)
             };

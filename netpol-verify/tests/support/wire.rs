@@ -75,7 +75,8 @@ fn probes() -> Vec<Probe> {
 fn packet(lab: &Lab, probe: &Probe) -> Packet {
     let (source, destination) = (probe.source(), probe.destination());
     let (protocol, first, second) = match probe.traffic() {
-        Traffic::Port(protocol, port) => (protocol.number(), 40000, port),
+        // The lab takes ports from 61000 on.
+        Traffic::Port(protocol, port) => (protocol.number(), 61000, port),
         Traffic::Icmpv6(kind) => (58, u16::from(kind) << 8, 0),
         Traffic::Other(1) => (1, 8 << 8, 0),
         Traffic::Other(number) => (number, 0, 0),
