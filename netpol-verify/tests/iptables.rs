@@ -1,13 +1,11 @@
 //! What netpol-iptables makes of any cluster is proved: from the text that it renders, and as the kernel lists it, on both
 //! implementations. Needs root, iptables, ipset and ip.
-#![expect(clippy::panic, clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
 #[path = "support/iptables.rs"]
 mod rendered;
 mod support;
 
-use netpol_core::{Backend as _, Scope, compile};
-use netpol_core::{Cluster, NodeName, Options, PodId};
+use netpol_core::{Backend as _, Cluster, NodeName, Options, PodId, Scope, compile};
 use netpol_host::{Denial, Host, HostOptions};
 use netpol_iptables::{Flavor, Guard, Iptables, IptablesOptions};
 use netpol_testkit::strategies::{clusters, options};

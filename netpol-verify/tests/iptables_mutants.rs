@@ -98,7 +98,7 @@ fn other_rules(line: &str) -> Vec<(&'static str, String)> {
     ] {
         // Ports and types need their protocol.
         let needs = line.contains("port") || line.contains("-type");
-        if !(from == " -p " && needs) && !(from == " src" && line.contains(" src,")) {
+        if !(from == " -p " && needs || from == " src" && line.contains(" src,")) {
             replace(what, from, to);
         }
     }

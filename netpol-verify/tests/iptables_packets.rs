@@ -1,10 +1,6 @@
 //! Does the rule machine do what this kernel does? Rules of every kind of iptables, and sets of every kind of ipset, that it
 //! understands, and real packets, on both implementations. Needs root, iptables, ipset and ip.
-#![expect(
-    clippy::indexing_slicing,
-    clippy::unwrap_used,
-    reason = "helpers of tests fail by panicking"
-)]
+#![expect(clippy::indexing_slicing, reason = "helpers of tests fail by panicking")]
 
 #[path = "support/wire.rs"]
 mod wire;

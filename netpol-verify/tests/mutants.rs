@@ -2,7 +2,6 @@
 //!
 //! What a change does is decided packet by packet (`support/universe.rs`), without the prover.
 #![expect(
-    clippy::panic,
     clippy::unwrap_used,
     clippy::indexing_slicing,
     reason = "helpers of tests fail by panicking"

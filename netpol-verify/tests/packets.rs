@@ -1,6 +1,5 @@
 //! Does the rule machine do what this kernel does? Rules of every kind of nft that it understands, and real packets.
 //! Needs root, nft and ip.
-#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
 #[path = "support/wire.rs"]
 mod wire;

@@ -1,6 +1,7 @@
 //! What a change of a ruleset does is decided packet by packet; the prover must say the same.
 #![expect(
     clippy::panic,
+    clippy::print_stdout,
     clippy::unwrap_used,
     clippy::indexing_slicing,
     reason = "helpers of tests fail by panicking"
