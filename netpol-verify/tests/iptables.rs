@@ -5,14 +5,18 @@
 mod rendered;
 mod support;
 
-use netpol_core::{Backend as _, Cluster, NodeName, Options, PodId, Scope, compile};
+use netpol_core::{
+    Backend as _, Cluster, Labels, NodeName, Options, Pod, PodId, Policy, Scope, compile,
+};
 use netpol_host::{Denial, Host, HostOptions};
 use netpol_iptables::{Flavor, Guard, Iptables, IptablesOptions};
+use netpol_testkit::samples::is;
 use netpol_testkit::strategies::{clusters, options};
 use netpol_verify::machine::Machine;
 use netpol_verify::{Conclusion, ProofOptions, Report, Specification, prove};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use support::{Netns, devices, interfaces};
 
 fn iptables_options() -> impl Strategy<Value = IptablesOptions> {
@@ -110,4 +114,37 @@ proptest! {
         let report = report(&machine, &cluster, node.as_ref(), policy, &all, guard);
         prop_assert_eq!(is_proved(&report), Ok(()));
     }
+}
+
+/// Chains go deep where there are many addresses: IPv6 addresses have 32 digits.
+#[test]
+fn a_large_node_is_proved() {
+    let mut cluster = Cluster::new();
+    for number in 0u32..200 {
+        let digits = number.wrapping_mul(0x9e37_79b9);
+        let v4 = Ipv4Addr::from_bits(0x0a00_0000 | digits >> 8);
+        let v6 = Ipv6Addr::from_bits(
+            0xfd00 << 112 | u128::from(digits) << 64 | u128::from(digits.reverse_bits()),
+        );
+        let labels = Labels::from_iter([("app", if number % 7 == 0 { "db" } else { "web" })]);
+        let pod = Pod::new(PodId::new("n", format!("p{number}")), labels);
+        cluster.insert_pod(pod.with_addresses([v4.into(), v6.into()]));
+    }
+    cluster.insert_policy(Policy::network_policy(
+        "n",
+        "deny",
+        is("db"),
+        Some(vec![]),
+        Some(vec![]),
+    ));
+    let machine = rendered::machine(&rendered::dumps(
+        &cluster,
+        None,
+        &IptablesOptions::default(),
+        Flavor::Legacy,
+    ));
+    let none = BTreeMap::new();
+    let report = report(&machine, &cluster, None, Options::default(), &none, Guard::Off);
+    assert_eq!(is_proved(&report), Ok(()));
+    assert_eq!(report.statistics.pods, 200);
 }

@@ -15,17 +15,16 @@ mod support;
 #[path = "support/universe.rs"]
 mod universe;
 
-use mutation::{Tally, check, check_guard, guarded_cluster, rounds, some};
+use mutation::{Mutant, check_clusters, check_guard, guarded_cluster};
+use netpol_core::Cluster;
 use netpol_host::{Denial, HostOptions};
 use netpol_iptables::{Flavor, Guard, IptablesOptions};
 use netpol_verify::Dump;
 use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use universe::addresses_in_text;
-
-/// A change, in words, and the listings after it.
-type Mutant = (String, Vec<Dump>);
 
 /// An address, network or port with its last bit turned, or a network one bit wider.
 fn shifted(word: &str) -> Option<Vec<String>> {
@@ -150,8 +149,8 @@ fn other_members(line: &str) -> Vec<(&'static str, String)> {
 }
 
 /// Every single change of some kinds.
-fn mutants(base: &[Dump], mut pick: impl FnMut(usize) -> bool) -> Vec<Mutant> {
-    let mut mutants: Vec<Mutant> = Vec::new();
+fn mutants(base: &Vec<Dump>, pick: &mut dyn FnMut(usize) -> bool) -> Vec<Mutant<Vec<Dump>>> {
+    let mut mutants: Vec<Mutant<Vec<Dump>>> = Vec::new();
     for (number, dump) in base.iter().enumerate() {
         let with = |text: String| {
             let mut changed = base.to_vec();
@@ -209,21 +208,14 @@ fn addresses(dumps: &[Dump]) -> BTreeSet<IpAddr> {
 
 #[test]
 fn meaningful_mutants_are_refuted_and_others_are_proved() {
-    let mut tally = Tally::default();
-    let mut packets = 0;
-    rounds(4, |cluster, policy, runner| {
+    let rendered = |cluster: &Cluster, policy, runner: &mut TestRunner| {
         let flavor = if runner.rng().random() { Flavor::Nft } else { Flavor::Legacy };
         let denial = if runner.rng().random() { Denial::Drop } else { Denial::Reject };
         let host = HostOptions::default().with_policy(policy).with_denial(denial);
         let options = IptablesOptions::from(host).with_guard(Guard::Off);
-        let base = rendered::dumps(cluster, None, &options, flavor);
-        let all = mutants(&base, |of| runner.rng().random_range(0..of) == 0);
-        let all = some(all, base.clone(), 60, runner).into_iter();
-        let all = all.map(|(what, mutant)| (what, rendered::machine(&mutant)));
-        packets += check(cluster, policy, all, addresses(&base), &mut tally);
-    });
-    println!("{tally:#?}, {packets} packets enumerated");
-    assert!(tally.refuted > 20 && tally.proved > 20, "{tally:?}");
+        rendered::dumps(cluster, None, &options, flavor)
+    };
+    check_clusters(rendered, mutants, |dumps| rendered::machine(dumps), |dumps| addresses(dumps));
 }
 
 #[test]
@@ -232,7 +224,7 @@ fn mutants_of_the_source_guard() {
     let devices = support::devices(&support::interfaces(&cluster));
     let options = IptablesOptions::from(HostOptions::default().with_interfaces(devices));
     let base = rendered::dumps(&cluster, None, &options, Flavor::Legacy);
-    let all = mutants(&base, |_| true).into_iter();
+    let all = mutants(&base, &mut |_| true).into_iter();
     check_guard(
         &cluster,
         all.map(|(what, mutant)| (what, rendered::machine(&mutant))),

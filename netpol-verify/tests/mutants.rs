@@ -13,18 +13,16 @@ mod support;
 #[path = "support/universe.rs"]
 mod universe;
 
-use mutation::{Tally, check, check_guard, guarded_cluster, rounds, some};
+use mutation::{Mutant, check_clusters, check_guard, guarded_cluster};
+use netpol_core::Cluster;
 use netpol_host::HostOptions;
 use netpol_nft::{Guard, NftOptions};
-use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use support::{listing, machine};
 use universe::addresses_in;
-
-/// A change, in words, and the ruleset after it.
-type Mutant = (String, Value);
 
 fn objects(listing: &Value) -> &Vec<Value> {
     listing["nftables"].as_array().unwrap()
@@ -37,8 +35,8 @@ fn with(listing: &Value, change: impl FnOnce(&mut Vec<Value>)) -> Value {
 }
 
 /// Every single change of some kinds. `pick` thins them out where there are many.
-fn mutants(listing: &Value, mut pick: impl FnMut(usize) -> bool) -> Vec<Mutant> {
-    let mut mutants: Vec<Mutant> = Vec::new();
+fn mutants(listing: &Value, pick: &mut dyn FnMut(usize) -> bool) -> Vec<Mutant<Value>> {
+    let mut mutants: Vec<Mutant<Value>> = Vec::new();
     for (at, object) in objects(listing).iter().enumerate() {
         let mut add = |what: &str, change: &dyn Fn(&mut Value)| {
             let before = object.to_string();
@@ -186,18 +184,11 @@ fn addresses(listing: &Value) -> BTreeSet<IpAddr> {
 
 #[test]
 fn meaningful_mutants_are_refuted_and_others_are_proved() {
-    let mut tally = Tally::default();
-    let mut packets = 0;
-    rounds(4, |cluster, policy, runner| {
+    let rendered = |cluster: &Cluster, policy, _: &mut TestRunner| {
         let host = HostOptions::default().with_policy(policy);
-        let base = listing(cluster, None, &NftOptions::from(host).with_guard(Guard::Off));
-        let all = mutants(&base, |of| runner.rng().random_range(0..of) == 0);
-        let all = some(all, base.clone(), 60, runner).into_iter();
-        let all = all.map(|(what, mutant)| (what, machine(&mutant)));
-        packets += check(cluster, policy, all, addresses(&base), &mut tally);
-    });
-    println!("{tally:#?}, {packets} packets enumerated");
-    assert!(tally.refuted > 20 && tally.proved > 20, "{tally:?}");
+        listing(cluster, None, &NftOptions::from(host).with_guard(Guard::Off))
+    };
+    check_clusters(rendered, mutants, machine, addresses);
 }
 
 #[test]
@@ -206,6 +197,6 @@ fn mutants_of_the_source_guard() {
     let devices = support::devices(&support::interfaces(&cluster));
     let host = HostOptions::default().with_interfaces(devices);
     let base = listing(&cluster, None, &NftOptions::from(host).with_guard(Guard::Prerouting));
-    let all = mutants(&base, |_| true).into_iter();
+    let all = mutants(&base, &mut |_| true).into_iter();
     check_guard(&cluster, all.map(|(what, mutant)| (what, machine(&mutant))), addresses(&base));
 }

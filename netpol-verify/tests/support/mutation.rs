@@ -22,47 +22,51 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use support::report;
 
-/// Random clusters with options, as many as there shall be.
-pub(crate) fn rounds(most: usize, mut each: impl FnMut(&Cluster, Options, &mut TestRunner)) {
+/// A change, in words, and the ruleset after it.
+pub(crate) type Mutant<T> = (String, T);
+
+/// Mutants of the rulesets of random clusters: some of them, and each ruleset itself. `T` is a ruleset as text.
+pub(crate) fn check_clusters<T: Clone>(
+    rendered: impl Fn(&Cluster, Options, &mut TestRunner) -> T,
+    mutants: impl Fn(&T, &mut dyn FnMut(usize) -> bool) -> Vec<Mutant<T>>,
+    machine: impl Fn(&T) -> Machine,
+    addresses: impl Fn(&T) -> BTreeSet<IpAddr>,
+) {
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &[7; 32]);
     let mut runner = TestRunner::new_with_rng(ProptestConfig::default(), rng);
     let rounds = std::env::var_os("NETPOL_MUTANT_CLUSTERS");
-    let rounds = rounds.and_then(|count| count.to_str()?.parse().ok()).unwrap_or(most);
+    let rounds = rounds.and_then(|count| count.to_str()?.parse().ok()).unwrap_or(4);
+    let (mut tally, mut packets) = (Tally::default(), 0);
     for _ in 0..rounds {
         let cluster = clusters().new_tree(&mut runner).unwrap().current();
         let policy = options().new_tree(&mut runner).unwrap().current();
-        each(&cluster, policy, &mut runner);
+        let base = rendered(&cluster, policy, &mut runner);
+        let mut all = mutants(&base, &mut |of| runner.rng().random_range(0..of) == 0);
+        while all.len() > 60 {
+            let at = runner.rng().random_range(0..all.len());
+            all.swap_remove(at);
+        }
+        all.push(("nothing".to_owned(), base.clone()));
+        let all = all.into_iter().map(|(what, mutant)| (what, machine(&mutant)));
+        packets += check(&cluster, policy, all, addresses(&base), &mut tally);
     }
-}
-
-/// Some of the mutants, and the ruleset itself.
-pub(crate) fn some<T>(
-    mut all: Vec<(String, T)>,
-    base: T,
-    most: usize,
-    runner: &mut TestRunner,
-) -> Vec<(String, T)> {
-    while all.len() > most {
-        let at = runner.rng().random_range(0..all.len());
-        all.swap_remove(at);
-    }
-    all.push(("nothing".to_owned(), base));
-    all
+    println!("{tally:#?}, {packets} packets enumerated");
+    assert!(tally.refuted > 20 && tally.proved > 20, "{tally:?}");
 }
 
 #[derive(Debug, Default)]
-pub(crate) struct Tally {
-    pub(crate) refuted: usize,
-    pub(crate) proved: usize,
+struct Tally {
+    refuted: usize,
+    proved: usize,
     by_kind: BTreeMap<String, [usize; 2]>,
 }
 
 /// Compares the prover with the enumeration for each mutant; how many packets were enumerated. `addresses` are those that
 /// the ruleset names.
-pub(crate) fn check(
+fn check(
     cluster: &Cluster,
     policy: Options,
-    mutants: impl IntoIterator<Item = (String, Machine)>,
+    mutants: impl IntoIterator<Item = Mutant<Machine>>,
     addresses: BTreeSet<IpAddr>,
     tally: &mut Tally,
 ) -> usize {
@@ -176,7 +180,7 @@ pub(crate) fn guarded_cluster() -> Cluster {
 /// The same for the source guard of [`guarded_cluster`], whose ruleset names these addresses.
 pub(crate) fn check_guard(
     cluster: &Cluster,
-    mutants: impl IntoIterator<Item = (String, Machine)>,
+    mutants: impl IntoIterator<Item = Mutant<Machine>>,
     named: BTreeSet<IpAddr>,
 ) {
     let (interfaces, policy) = (support::interfaces(cluster), Options::default());
