@@ -5,7 +5,7 @@
 use netpol_core::{Cluster, Direction, Established, NodeName, Options, Pod, PodId, Protocol};
 use netpol_sim::{Connection, End, Traffic, reference};
 use netpol_verify::machine::{
-    ConnState, Fate, Machine, Packet, Path, Run, address_value, device_value,
+    ConnState, Fate, Machine, Own, Packet, Path, Run, address_value, device_value,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -39,6 +39,9 @@ struct Enumerated {
     allowed: bool,
 }
 
+/// Devices of nobody's pod.
+const OUTSIDE: [&str; 2] = ["uplink0", "podx"];
+
 const STATES: [(ConnState, bool); 6] = [
     (ConnState::Established, false),
     (ConnState::Established, true),
@@ -49,8 +52,8 @@ const STATES: [(ConnState, bool); 6] = [
 ];
 
 impl Enumeration {
-    /// All packets that these values make, with what the policies of a node say of them. Pods without an interface are
-    /// behind `uplink0`.
+    /// All packets that these values make, with what the policies of a node say of them. Pods without an interface, and
+    /// everybody else, are behind devices of their own.
     #[must_use]
     pub fn new(
         cluster: &Cluster,
@@ -64,10 +67,12 @@ impl Enumeration {
             let pod = owners.get(address).and_then(|id| cluster.pod(id));
             pod.filter(|pod| node.is_none() || pod.node() == node)
         };
-        let device = |pod: Option<&Pod>| {
+        let device = |pod: Option<&Pod>, outside: &str| {
             let name = pod.and_then(|pod| interfaces.get(pod.id()));
-            device_value(name.map_or("uplink0", String::as_str))
+            device_value(name.map_or(outside, String::as_str))
         };
+        // One of them is called as pods' are.
+        let outside = if interfaces.is_empty() { &OUTSIDE[..1] } else { &OUTSIDE };
         let mut packets = Vec::new();
         for &source in &values.addresses {
             let same = |address: &&IpAddr| address.is_ipv6() == source.is_ipv6();
@@ -80,7 +85,10 @@ impl Enumeration {
                     (Path::ToNode, ends.0.is_some() && !pods.1),
                     (Path::FromNode, ends.1.is_some() && !pods.0),
                 ];
-                for (path, _) in ways.into_iter().filter(|(_, exists)| *exists) {
+                let ways = ways.into_iter().filter(|(_, exists)| *exists);
+                for (path, outside) in
+                    ways.flat_map(|(path, _)| outside.iter().map(move |name| (path, *name)))
+                {
                     let mut packet = Packet {
                         v6: source.is_ipv6(),
                         source: address_value(source),
@@ -88,8 +96,8 @@ impl Enumeration {
                         protocol: 0,
                         first: 0,
                         second: 0,
-                        in_device: device(ends.0).filter(|_| path != Path::FromNode),
-                        out_device: device(ends.1).filter(|_| path != Path::ToNode),
+                        in_device: device(ends.0, outside).filter(|_| path != Path::FromNode),
+                        out_device: device(ends.1, outside).filter(|_| path != Path::ToNode),
                         state: ConnState::New,
                         reply: false,
                         mark: 0,
@@ -144,28 +152,35 @@ impl Enumeration {
         self.packets.is_empty()
     }
 
-    /// What becomes of the packets, in every state of a connection, in a machine whose tables of this name are netpol's.
+    /// What becomes of the packets, in every state of a connection, in a machine of which these rules are netpol's. What the
+    /// node itself sends and receives is judged by netpol's rules alone, but what they deny must be dropped by all together.
     #[must_use]
-    pub fn trial(&self, machine: &Machine, table: &str) -> Trial {
+    pub fn trial(&self, machine: &Machine, own: &Own) -> Trial {
+        let only = machine.only(own);
         let mut trial = Trial::Right;
         for Enumerated { path, packet, own, allowed } in &self.packets {
-            let own = own.then_some(table);
+            let (own, at_node) = (*own, *path != Path::Forward);
             let mut check = |packet: &Packet, pass: bool| {
                 let right = if pass { Fate::Accepted } else { Fate::Dropped };
-                if machine.fates(packet, *path, own) == BTreeSet::from([right]) {
-                    return false;
+                let machines =
+                    [(if own { &only } else { machine }, true), (machine, !pass && at_node)];
+                for (machine, _) in machines.into_iter().filter(|(_, asked)| *asked) {
+                    if machine.fates(packet, *path, None) == BTreeSet::from([right]) {
+                        continue;
+                    }
+                    let runs = machine.run(packet, *path);
+                    // Whatever it is that was not understood, or by a way on which all was.
+                    let wrong = |run: &Run| run.fate != right && run.fate != Fate::Unknown;
+                    let sure = |run: &Run| wrong(run) && run.not_understood.is_empty();
+                    if runs.iter().all(wrong) || runs.iter().any(sure) {
+                        trial = Trial::Wrong(packet.clone());
+                        return true;
+                    }
+                    if trial == Trial::Right {
+                        trial = Trial::Unknown(packet.clone());
+                    }
                 }
-                let runs = machine.run_tables(packet, *path, own);
-                // Whatever it is that was not understood, or by a way on which all was.
-                let wrong = |run: &Run| run.fate != right && run.fate != Fate::Unknown;
-                let sure = |run: &Run| wrong(run) && run.not_understood.is_empty();
-                let is_wrong = runs.iter().all(wrong) || runs.iter().any(sure);
-                if is_wrong {
-                    trial = Trial::Wrong(packet.clone());
-                } else if trial == Trial::Right {
-                    trial = Trial::Unknown(packet.clone());
-                }
-                is_wrong
+                false
             };
             if check(packet, *allowed) {
                 return trial;
@@ -181,7 +196,7 @@ impl Enumeration {
                     }
                     (ConnState::Untracked, _) => *allowed,
                     // It may be dropped anywhere, but not by netpol where no pod is an end of it.
-                    (ConnState::Invalid, _) if own.is_some() && *path == Path::Forward => true,
+                    (ConnState::Invalid, _) if own && !at_node => true,
                     (ConnState::Invalid, _) if *allowed => continue,
                     (ConnState::Invalid, _) => false,
                     _ => true,

@@ -1,15 +1,17 @@
 //! How long a proof takes for a node of a large cluster, and how much memory.
 //!
 //! ```sh
-//! cargo run --release -p netpol-verify --example proof -- PODS POLICIES
+//! cargo run --release -p netpol-verify --example proof -- PODS POLICIES [legacy|nft]
 //! ```
 //!
 //! The cluster is that of `netpol_testkit::scale`, the ruleset what netpol-nft makes of it for one node, loaded into a
-//! network namespace and listed by nft (root, nft and ip), so that parsing is of a real listing.
+//! network namespace and listed by nft, so that parsing is of a real listing; with a third word what netpol-iptables makes
+//! of it, with that implementation of iptables. Needs root, nft, ip, and iptables and ipset for that.
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a measuring tool")]
 
-use netpol_core::{NodeName, Options, Scope, compile};
-use netpol_host::HostOptions;
+use netpol_core::{Backend as _, NodeName, Options, Scope, compile};
+use netpol_host::{Host, HostOptions};
+use netpol_iptables::{Flavor, Iptables, IptablesOptions};
 use netpol_k8s::Reader;
 use netpol_nft::{Guard, NftOptions, layout, script};
 use netpol_verify::{Dump, Kernel, ProofOptions, Specification, prove, read_dumps};
@@ -25,8 +27,10 @@ fn memory(what: &str) -> u64 {
 }
 
 fn main() {
-    let mut arguments = std::env::args().skip(1).map(|text| text.parse::<usize>().unwrap());
-    let (pods, policies) = (arguments.next().unwrap_or(10_000), arguments.next().unwrap_or(1_000));
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let number = |at: usize| arguments.get(at).map(|text| text.parse::<usize>().unwrap());
+    let (pods, policies) = (number(0).unwrap_or(10_000), number(1).unwrap_or(1_000));
+    let flavor = arguments.get(2).map_or("", String::as_str);
     let mut reader = Reader::new();
     reader.read_text("scale", &netpol_testkit::scale::manifests(pods, policies));
     let manifests = reader.finish();
@@ -44,15 +48,21 @@ fn main() {
     let namespace = format!("npverify-example-{}", std::process::id());
     let ip = |words: &[&str]| Command::new("ip").args(words).status().unwrap();
     assert!(ip(&["netns", "add", &namespace]).success());
-    let mut nft = Command::new("ip")
-        .args(["netns", "exec", &namespace, "nft", "-f", "-"])
-        .stdin(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let text = script(&layout(&ruleset, &options).model);
-    nft.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
-    assert!(nft.wait().unwrap().success());
-    let dumps: Vec<Dump> = Kernel::in_namespace(&namespace).nft_dumps().unwrap();
+    if flavor.is_empty() {
+        let mut nft = Command::new("ip")
+            .args(["netns", "exec", &namespace, "nft", "-f", "-"])
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let text = script(&layout(&ruleset, &options).model);
+        nft.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+        assert!(nft.wait().unwrap().success());
+    } else {
+        let flavor = if flavor == "legacy" { Flavor::Legacy } else { Flavor::Nft };
+        let options = IptablesOptions::from(options.host().clone()).with_flavor(Some(flavor));
+        Iptables::new(Host::in_namespace(&namespace), options).replace(&ruleset).unwrap();
+    }
+    let dumps: Vec<Dump> = Kernel::in_namespace(&namespace).dumps().unwrap();
     ip(&["netns", "delete", &namespace]);
     println!("listing: {} bytes", dumps.iter().map(|dump| dump.text.len()).sum::<usize>());
     let before = memory("VmRSS");
@@ -62,7 +72,10 @@ fn main() {
     let specified = Instant::now();
     let specification = Specification::new(cluster, Some(&node), Options::default());
     println!("specification: {:?}", specified.elapsed());
-    let proof = ProofOptions::default().with_own_table("netpol").with_interfaces(interfaces);
+    let proof = ProofOptions::default()
+        .with_own_table("netpol")
+        .with_own_chains("NP")
+        .with_interfaces(interfaces);
     let report = prove(&machine, &specification, &proof);
     println!("all: {:?}, {:#?}", started.elapsed(), report.statistics);
     println!("proved: {}", report.is_proved());

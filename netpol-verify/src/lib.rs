@@ -6,7 +6,7 @@
 //!
 //! | to | use |
 //! |---|---|
-//! | read a ruleset | [`Kernel`] of this machine; [`read_dumps`] of texts; [`nft::read`] |
+//! | read a ruleset | [`Kernel`] of this machine; [`read_dumps`] of texts; [`nft::read`], [`iptables::read`] |
 //! | say what should be enforced | [`Specification`]: a cluster, a node, the options |
 //! | prove it | [`prove`], [`Report`] |
 //! | see what changed since a dump was taken, and what of it matters | [`changes`], [`blame`] |
@@ -40,6 +40,9 @@
 
 mod drift;
 mod dump;
+pub mod ipset;
+pub mod iptables;
+mod lines;
 mod live;
 pub mod machine;
 pub mod nft;

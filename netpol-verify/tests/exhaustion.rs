@@ -12,7 +12,7 @@ use netpol_testkit::mutation::{Mutation, mutations};
 use netpol_testkit::rendered::nft_listing;
 use netpol_testkit::small_world::SmallWorld;
 use netpol_testkit::strategies::options;
-use netpol_verify::machine::Machine;
+use netpol_verify::machine::{Machine, Own};
 use netpol_verify::{Conclusion, ProofOptions, Specification, nft, prove};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -66,7 +66,7 @@ fn proofs_and_trials_of_every_packet_end_alike() {
         let values = world().values();
         let all = Enumeration::new(&cluster, node.as_ref(), &values, policy, &none);
         packets += all.len();
-        let trial = all.trial(&machine, "netpol");
+        let trial = all.trial(&machine, &Own::default().with_table("netpol"));
         let word = match (&report.conclusion, &trial) {
             (Conclusion::Proved, Trial::Right) => "proved",
             (Conclusion::Refuted(_), Trial::Wrong(_)) => "refuted",

@@ -2,33 +2,27 @@
 //!
 //! What a change does is decided packet by packet (`support/universe.rs`), without the prover.
 #![expect(
-    clippy::panic,
     clippy::unwrap_used,
     clippy::indexing_slicing,
     reason = "helpers of tests fail by panicking"
 )]
 
+#[path = "support/mutation.rs"]
+mod mutation;
 mod support;
 #[path = "support/universe.rs"]
 mod universe;
 
-use netpol_core::{Cluster, Labels, Phase, Pod, PodId};
+use mutation::{Mutant, check_clusters, check_guard, guarded_cluster};
+use netpol_core::Cluster;
 use netpol_host::HostOptions;
 use netpol_nft::{Guard, NftOptions};
-use netpol_testkit::strategies::{clusters, options};
-use netpol_verify::Conclusion;
-use netpol_verify::machine::{ConnState, Fate, Packet, Path, address_value, device_value};
-use proptest::prelude::*;
-use proptest::strategy::ValueTree as _;
-use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
+use proptest::test_runner::TestRunner;
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
-use support::{listing, machine, report};
-use universe::Universe;
-
-/// A change, in words, and the ruleset after it.
-type Mutant = (String, Value);
+use support::{listing, machine};
+use universe::addresses_in;
 
 fn objects(listing: &Value) -> &Vec<Value> {
     listing["nftables"].as_array().unwrap()
@@ -41,8 +35,8 @@ fn with(listing: &Value, change: impl FnOnce(&mut Vec<Value>)) -> Value {
 }
 
 /// Every single change of some kinds. `pick` thins them out where there are many.
-fn mutants(listing: &Value, mut pick: impl FnMut(usize) -> bool) -> Vec<Mutant> {
-    let mut mutants: Vec<Mutant> = Vec::new();
+fn mutants(listing: &Value, pick: &mut dyn FnMut(usize) -> bool) -> Vec<Mutant<Value>> {
+    let mut mutants: Vec<Mutant<Value>> = Vec::new();
     for (at, object) in objects(listing).iter().enumerate() {
         let mut add = |what: &str, change: &dyn Fn(&mut Value)| {
             let before = object.to_string();
@@ -182,181 +176,27 @@ fn shift(value: &mut Value) {
     }
 }
 
-#[derive(Debug, Default)]
-struct Tally {
-    refuted: usize,
-    proved: usize,
-    by_kind: BTreeMap<String, [usize; 2]>,
-}
-
-/// Compares the prover with the enumeration for each mutant.
-fn check(
-    cluster: &Cluster,
-    options: &NftOptions,
-    mutants: impl IntoIterator<Item = Mutant>,
-    base: &Value,
-    tally: &mut Tally,
-) -> usize {
-    // The guard has its own test: here the addresses are honest.
-    let interfaces = BTreeMap::new();
-    let universe = Universe::new(cluster, None, base, options.host().policy(), &interfaces);
-    for (what, mutant) in mutants {
-        let machine = machine(&mutant);
-        let report = report(&machine, cluster, None, options.host().policy(), &interfaces);
-        let difference = universe.difference(&machine);
-        let kind = what.split(':').next().unwrap().to_owned();
-        let [refuted, proved] = tally.by_kind.entry(kind).or_default();
-        match (&report.conclusion, difference) {
-            // There is nothing to be proved of pods without addresses.
-            (Conclusion::NotProved { example: None, .. }, None)
-                if cluster.address_owners().is_empty() => {}
-            (Conclusion::Proved, None) => {
-                tally.proved += 1;
-                *proved += 1;
-            }
-            (Conclusion::Refuted(all), Some(_)) => {
-                tally.refuted += 1;
-                *refuted += 1;
-                // The packet that is shown goes the wrong way, packet by packet.
-                let shown = &all[0];
-                let own = shown.path != Path::Forward || shown.reasons[0].starts_with("no pod");
-                let own = own.then_some("netpol");
-                let fates = machine.fates(&shown.packet, shown.path, own);
-                assert_eq!(fates, BTreeSet::from([shown.kernel]), "{what}\n{shown}");
-            }
-            (Conclusion::Proved, Some(packet)) => {
-                panic!("{what}\nis proved, but {packet} goes wrong\n{cluster:#?}");
-            }
-            (Conclusion::Refuted(all), None) => {
-                panic!("{what}\nis refuted without need:\n{}\n{cluster:#?}", all[0]);
-            }
-            (other, _) => panic!("{what}\n{other:?}"),
-        }
-    }
-    universe.len()
+fn addresses(listing: &Value) -> BTreeSet<IpAddr> {
+    let mut found = BTreeSet::new();
+    addresses_in(listing, &mut found);
+    found
 }
 
 #[test]
 fn meaningful_mutants_are_refuted_and_others_are_proved() {
-    let mut tally = Tally::default();
-    let seed = [7; 32];
-    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &seed);
-    let mut runner = TestRunner::new_with_rng(ProptestConfig::default(), rng);
-    let rounds = std::env::var_os("NETPOL_MUTANT_CLUSTERS");
-    let rounds = rounds.and_then(|count| count.to_str()?.parse().ok()).unwrap_or(4);
-    let mut packets = 0;
-    for _ in 0..rounds {
-        let cluster = clusters().new_tree(&mut runner).unwrap().current();
-        let policy = options().new_tree(&mut runner).unwrap().current();
-        let options =
-            NftOptions::from(HostOptions::default().with_policy(policy)).with_guard(Guard::Off);
-        let base = listing(&cluster, None, &options);
-        let mut all = mutants(&base, |of| runner.rng().random_range(0..of) == 0);
-        let most = 60;
-        while all.len() > most {
-            let at = runner.rng().random_range(0..all.len());
-            all.swap_remove(at);
-        }
-        all.push(("nothing".to_owned(), base.clone()));
-        packets += check(&cluster, &options, all, &base, &mut tally);
-    }
-    println!("{tally:#?}, {packets} packets enumerated");
-    assert!(tally.refuted > 20 && tally.proved > 20, "{tally:?}");
-}
-
-/// What may come from a device, packet by packet: what the guard must let pass and nothing else.
-fn guard_difference(
-    machine: &netpol_verify::machine::Machine,
-    cluster: &Cluster,
-    interfaces: &BTreeMap<PodId, String>,
-    addresses: &BTreeSet<IpAddr>,
-) -> Option<Packet> {
-    let owners = cluster.address_owners();
-    for (pod, interface) in interfaces {
-        for &source in addresses {
-            let v6 = source.is_ipv6();
-            let mut traffic: Vec<(u8, u16)> = vec![(6, 40000), (17, 53), (1, 8 << 8), (47, 0)];
-            if v6 {
-                traffic.extend(
-                    [127, 128, 129, 130, 132, 133, 134, 135, 136, 137, 142, 143, 144]
-                        .map(|t| (58, t << 8)),
-                );
-            }
-            for (protocol, first) in traffic {
-                let packet = Packet {
-                    v6,
-                    source: address_value(source),
-                    destination: 1 << 24,
-                    protocol,
-                    first,
-                    second: 80,
-                    in_device: device_value(interface),
-                    out_device: None,
-                    state: ConnState::New,
-                    reply: false,
-                    mark: 0,
-                };
-                let own = owners.get(&source) == Some(&pod);
-                let discovery = matches!(first >> 8, 130..=133 | 135 | 136 | 143) && protocol == 58;
-                let local = match source {
-                    IpAddr::V6(a) => a.is_unspecified() || a.segments()[0] & 0xffc0 == 0xfe80,
-                    IpAddr::V4(_) => false,
-                };
-                let expected =
-                    if own || local && discovery { Fate::Accepted } else { Fate::Dropped };
-                if machine.fates(&packet, Path::Arrival, None) != BTreeSet::from([expected]) {
-                    return Some(packet);
-                }
-            }
-        }
-    }
-    None
+    let rendered = |cluster: &Cluster, policy, _: &mut TestRunner| {
+        let host = HostOptions::default().with_policy(policy);
+        listing(cluster, None, &NftOptions::from(host).with_guard(Guard::Off))
+    };
+    check_clusters(rendered, mutants, machine, addresses);
 }
 
 #[test]
 fn mutants_of_the_source_guard() {
-    let mut cluster = Cluster::new();
-    let pods = [
-        ("a", vec!["10.0.0.1", "10.0.1.1", "fd00::1"]),
-        ("b", vec!["10.0.0.2"]),
-        ("c", vec!["fd00::3"]),
-    ];
-    for (name, addresses) in pods {
-        let pod = Pod::new(PodId::new("n", name), Labels::new()).with_phase(Phase::Running);
-        let addresses = addresses.iter().map(|address| address.parse().unwrap());
-        cluster.insert_pod(pod.with_addresses(addresses));
-    }
-    let interfaces = support::interfaces(&cluster);
-    let host = HostOptions::default().with_interfaces(support::devices(&interfaces));
-    let options = NftOptions::from(host).with_guard(Guard::Prerouting);
-    let base = listing(&cluster, None, &options);
-    // Only the guard: there are no policies.
-    let own = [
-        "0.0.0.0", "10.0.0.0", "10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.1.0", "10.0.1.1",
-        "10.0.1.2",
-    ];
-    let six = [
-        "::", "::1", "fd00::", "fd00::1", "fd00::2", "fd00::3", "fd00::4", "fe7f::", "fe80::",
-        "febf::", "fec0::", "fe00::", "ff02::1",
-    ];
-    let addresses: BTreeSet<IpAddr> =
-        own.iter().chain(&six).map(|address| address.parse().unwrap()).collect();
-    let universe = Universe::new(&cluster, None, &base, options.host().policy(), &interfaces);
-    let (mut refuted, mut proved) = (0, 0);
-    for (what, mutant) in mutants(&base, |_| true) {
-        let machine = machine(&mutant);
-        let report = report(&machine, &cluster, None, options.host().policy(), &interfaces);
-        let difference = guard_difference(&machine, &cluster, &interfaces, &addresses)
-            .or_else(|| universe.difference(&machine));
-        match (&report.conclusion, difference) {
-            (Conclusion::Proved, None) => proved += 1,
-            (Conclusion::Refuted(_), Some(_)) => refuted += 1,
-            (Conclusion::Refuted(all), None) => {
-                panic!("{what}\nis refuted without need:\n{}", all[0])
-            }
-            (other, difference) => panic!("{what}\n{other:?}\n{difference:?}"),
-        }
-    }
-    println!("{refuted} refuted, {proved} proved");
-    assert!(refuted > 20 && proved > 10);
+    let cluster = guarded_cluster();
+    let devices = support::devices(&support::interfaces(&cluster));
+    let host = HostOptions::default().with_interfaces(devices);
+    let base = listing(&cluster, None, &NftOptions::from(host).with_guard(Guard::Prerouting));
+    let all = mutants(&base, &mut |_| true).into_iter();
+    check_guard(&cluster, all.map(|(what, mutant)| (what, machine(&mutant))), addresses(&base));
 }

@@ -1,44 +1,15 @@
-//! Does the rule machine do what this kernel does? Rules of every kind that it understands, and real packets.
+//! Does the rule machine do what this kernel does? Rules of every kind of nft that it understands, and real packets.
 //! Needs root, nft and ip.
-#![expect(
-    clippy::indexing_slicing,
-    clippy::unwrap_used,
-    reason = "helpers of tests fail by panicking"
-)]
-mod support;
 
-use netpol_core::PodId;
-use netpol_lab::{Lab, Place, Plan, Probe, Traffic};
+#[path = "support/wire.rs"]
+mod wire;
+
 use netpol_verify::Kernel;
-use netpol_verify::machine::{ConnState, Fate, Packet, Path, address_value, device_value};
+use netpol_verify::machine::ConnState;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
-use proptest::test_runner::TestRunner;
-use std::cell::{Cell, RefCell};
-use std::collections::BTreeSet;
-use std::io::Write as _;
-use std::net::IpAddr;
-use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
-
-/// How long a packet may take.
-const PATIENCE: Duration = Duration::from_millis(60);
-
-const V4: [&str; 4] = ["10.0.0.1", "10.0.0.2", "203.0.113.9", "198.51.100.7"];
-const V6: [&str; 4] = ["fd00::1", "fd00::2", "2001:db8::9", "2001:db8:1::7"];
-
-fn lab() -> Lab {
-    let pod = |name: &str| PodId::new("n", name);
-    let of = |at: usize| [V4, V6].map(|family| family[at].parse::<IpAddr>().unwrap());
-    let plan = Plan::new().with_pod(pod("a"), of(0)).with_pod(pod("b"), of(1));
-    let external = of(2).into_iter().chain(of(3));
-    let node = ["192.168.0.1", "fd00:9::1"].map(|address| address.parse::<IpAddr>().unwrap());
-    let mut lab = Lab::new(&plan.with_external(external).with_node_addresses(node)).unwrap();
-    lab.set_patience(PATIENCE);
-    lab
-}
+use wire::{V4, V6, compare, load};
 
 /// A condition in nft's syntax.
 fn condition() -> impl Strategy<Value = String> {
@@ -163,127 +134,14 @@ fn ruleset() -> impl Strategy<Value = Vec<String>> {
     })
 }
 
-/// Gives a command to nft; some rules contradict themselves, and nft refuses them.
-fn load(command: &str) -> bool {
-    let nft =
-        Command::new("nft").args(["-f", "-"]).stdin(Stdio::piped()).stderr(Stdio::null()).spawn();
-    let mut nft = nft.unwrap();
-    nft.stdin.take().unwrap().write_all(command.as_bytes()).unwrap();
-    nft.wait().unwrap().success()
-}
-
-fn probes() -> Vec<Probe> {
-    use netpol_core::Protocol::{Sctp, Tcp, Udp};
-    let mut probes = Vec::new();
-    for family in [V4, V6] {
-        let family: Vec<IpAddr> = family.iter().map(|text| text.parse().unwrap()).collect();
-        for (from, &source) in family.iter().enumerate() {
-            for (to, &destination) in family.iter().enumerate() {
-                if from == to || from > 1 && to > 1 {
-                    continue;
-                }
-                let mut traffic: Vec<Traffic> =
-                    [80, 81, 443].map(|port| Traffic::Port(Tcp, port)).into();
-                traffic.extend([53, 80].map(|port| Traffic::Port(Udp, port)));
-                traffic.extend([Traffic::Port(Sctp, 80), Traffic::echo(destination)]);
-                // Without ports, packets there and back are one flow to conntrack.
-                traffic.extend((from < to).then_some(Traffic::Other(47)));
-                probes.extend(traffic.into_iter().map(|t| Probe::new(source, destination, t)));
-            }
-        }
-    }
-    probes
-}
-
-fn packet(lab: &Lab, probe: &Probe) -> Packet {
-    let (source, destination) = (probe.source(), probe.destination());
-    let (protocol, first, second) = match probe.traffic() {
-        Traffic::Port(protocol, port) => (protocol.number(), 40000, port),
-        Traffic::Icmpv6(kind) => (58, u16::from(kind) << 8, 0),
-        Traffic::Other(1) => (1, 8 << 8, 0),
-        Traffic::Other(number) => (number, 0, 0),
-    };
-    let device = |address| match lab.place_of(address).unwrap() {
-        Place::Pod(pod) => device_value(lab.interface(pod).unwrap().as_str()),
-        _ => device_value("uplink"),
-    };
-    Packet {
-        v6: source.is_ipv6(),
-        source: address_value(source),
-        destination: address_value(destination),
-        protocol,
-        first,
-        second,
-        in_device: device(source),
-        out_device: device(destination),
-        state: ConnState::New,
-        reply: false,
-        mark: 0,
-    }
-}
-
 #[test]
 fn the_machine_does_what_the_kernel_does() {
-    let lab = RefCell::new(lab());
-    let probes = probes();
-    let (compared, dropped, loaded) = (Cell::new(0), Cell::new(0), AtomicUsize::new(0));
-    let config = ProptestConfig {
-        cases: 60,
-        failure_persistence: None,
-        max_shrink_iters: 60,
-        ..ProptestConfig::default()
+    let make = |commands: &Vec<String>| {
+        let (table, rules) = commands.split_first().unwrap();
+        assert!(load(&["nft", "-f", "-"], table), "{table}");
+        // Some rules contradict themselves, and nft refuses them.
+        let taken = rules.iter().filter(|rule| load(&["nft", "-f", "-"], rule)).count();
+        (taken, Kernel::new().machine().unwrap())
     };
-    let done = TestRunner::new(config).run(&ruleset(), |commands| {
-        let mut lab = lab.borrow_mut();
-        lab.forget_connections().unwrap();
-        let machine = lab
-            .run(&Place::Node, || {
-                let [table, rules @ ..] = commands.as_slice() else {
-                    return Kernel::new().nft().unwrap();
-                };
-                assert!(load(table), "{table}");
-                let taken = rules.iter().filter(|rule| load(rule)).count();
-                loaded.fetch_add(taken, Ordering::Relaxed);
-                Kernel::new().nft().unwrap()
-            })
-            .unwrap();
-        let fates = lab.probe(&probes).unwrap();
-        for (probe, fate) in probes.iter().zip(fates) {
-            if !fate.sent {
-                continue;
-            }
-            let packet = packet(&lab, probe);
-            let said = machine.fates(&packet, Path::Forward, None);
-            let mut kernel = if fate.delivered { Fate::Accepted } else { Fate::Dropped };
-            if !said.contains(&kernel) {
-                // A busy machine may have been too slow.
-                lab.forget_connections().unwrap();
-                lab.set_patience(Duration::from_secs(2));
-                let again = lab.probe(std::slice::from_ref(probe)).unwrap();
-                lab.set_patience(PATIENCE);
-                let arrived = again.iter().any(|fate| fate.delivered);
-                kernel = if arrived { Fate::Accepted } else { Fate::Dropped };
-            }
-            compared.set(compared.get() + 1);
-            dropped.set(dropped.get() + usize::from(!fate.delivered));
-            prop_assert_eq!(
-                said,
-                BTreeSet::from([kernel]),
-                "{}: {:#?}",
-                packet,
-                machine.run(&packet, Path::Forward)
-            );
-        }
-        Ok(())
-    });
-    println!(
-        "{} packets compared, {} dropped, {} rules",
-        compared.get(),
-        dropped.get(),
-        loaded.into_inner()
-    );
-    if let Err(error) = done {
-        panic!("{error}");
-    }
-    assert!(compared.get() > 1000);
+    compare(60, &ruleset(), make, |_, _| ConnState::New);
 }

@@ -13,7 +13,9 @@ use netpol_core::{
 use netpol_host::{Denial, HostOptions};
 use netpol_k8s::Reader;
 use netpol_nft::{Guard, NftOptions};
-use netpol_verify::machine::{ConnState, Fate, Machine, Packet, Path, address_value, device_value};
+use netpol_verify::machine::{
+    ConnState, Fate, Machine, Own, Packet, Path, address_value, device_value,
+};
 use netpol_verify::{Conclusion, Dump, ProofOptions, Report, Specification, prove, read_dumps};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
@@ -68,7 +70,7 @@ pub fn prover(data: &[u8]) {
     let report = report(&machine, &cluster, node.as_ref(), policy);
     let interfaces = BTreeMap::new();
     let packets = Enumeration::new(&cluster, node.as_ref(), &world.values(), policy, &interfaces);
-    let trial = packets.trial(&machine, TABLE);
+    let trial = packets.trial(&machine, &Own::default().with_table(TABLE));
     let nothing = |what: &netpol_verify::machine::NotUnderstood| what.place == "manifests";
     let same = match (&report.conclusion, &trial) {
         (Conclusion::Proved, Trial::Right)

@@ -64,7 +64,7 @@ impl Objects {
         let mut objects = Self::default();
         for chain in &machine.chains {
             let Some(table) = machine.tables.get(chain.table) else { continue };
-            let table = format!("{} {}", table.family.as_str(), table.name);
+            let table = format!("{} {}", table.program(), table.name);
             let mut lines = vec![match &chain.hook {
                 Some(hook) => {
                     let policy = if hook.drops { "drop" } else { "accept" };

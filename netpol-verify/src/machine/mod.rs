@@ -7,6 +7,7 @@
 
 mod element;
 mod field;
+mod own;
 mod packet;
 mod run;
 mod show;
@@ -16,6 +17,7 @@ pub use field::{
     ConnState, Field, Range, address_value, device_prefix, device_value, value_address,
     value_device,
 };
+pub use own::Own;
 pub use packet::{Packet, Path};
 pub use run::{Fate, Run, TraceStep};
 
@@ -40,10 +42,42 @@ pub struct Machine {
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Table {
+    /// Of which program it is.
+    pub kind: TableKind,
     /// Which packets it sees.
     pub family: TableFamily,
     /// Its name.
     pub name: String,
+}
+
+impl Table {
+    /// The family as nft writes it, or the name of the program for tables of iptables.
+    #[must_use]
+    pub fn program(&self) -> &'static str {
+        match (self.kind, self.family) {
+            (TableKind::Nft, family) => family.as_str(),
+            (TableKind::IptablesLegacy, TableFamily::Ip6) => "ip6tables-legacy",
+            (TableKind::IptablesLegacy, _) => "iptables-legacy",
+            (TableKind::IptablesNft, TableFamily::Ip6) => "ip6tables-nft",
+            (TableKind::IptablesNft, _) => "iptables-nft",
+        }
+    }
+
+    pub(crate) fn is(&self, kind: TableKind, family: TableFamily, name: &str) -> bool {
+        (self.kind, self.family, self.name.as_str()) == (kind, family, name)
+    }
+}
+
+/// The program that a table is of. Each has tables of its own, and a packet passes all of them.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[expect(clippy::exhaustive_enums, reason = "the programs that Linux has for this")]
+pub enum TableKind {
+    /// nft.
+    Nft,
+    /// iptables-legacy, and what does not say which iptables it is of.
+    IptablesLegacy,
+    /// iptables-nft.
+    IptablesNft,
 }
 
 /// Which packets a table sees.
@@ -332,11 +366,16 @@ impl Machine {
         Self::default()
     }
 
-    /// Adds a table, or finds the one of this name.
+    /// Adds a table of nft, or finds the one of this name.
     pub fn table(&mut self, family: TableFamily, name: &str) -> usize {
-        let known = self.tables.iter().position(|t| t.family == family && t.name == name);
+        self.table_of(TableKind::Nft, family, name)
+    }
+
+    /// Adds a table of one of the programs, or finds the one of this name.
+    pub fn table_of(&mut self, kind: TableKind, family: TableFamily, name: &str) -> usize {
+        let known = self.tables.iter().position(|table| table.is(kind, family, name));
         known.unwrap_or_else(|| {
-            self.tables.push(Table { family, name: name.to_owned() });
+            self.tables.push(Table { kind, family, name: name.to_owned() });
             self.tables.len() - 1
         })
     }
@@ -400,12 +439,12 @@ impl Machine {
         self.chains.get(index)
     }
 
-    /// Family, table and chain, as nft writes them.
+    /// Family, table and chain as nft writes them, or the program's name, table and chain (`ip6tables-nft filter FORWARD`).
     #[must_use]
     pub fn chain_name(&self, index: ChainIndex) -> String {
         let Some(chain) = self.chain(index) else { return format!("chain {index}") };
         match self.tables.get(chain.table) {
-            Some(table) => format!("{} {} {}", table.family.as_str(), table.name, chain.name),
+            Some(table) => format!("{} {} {}", table.program(), table.name, chain.name),
             None => chain.name.clone(),
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! The JSON of nft before 1.0.8 leaves the device out, so a proof about the source guard needs this listing too.
 
-use crate::machine::{Machine, TableFamily};
+use crate::machine::{Machine, TableFamily, TableKind};
 
 /// Does a text look like the output of `nft list chains`, or of `nft list ruleset` without `-j`?
 #[must_use]
@@ -46,7 +46,7 @@ fn devices(line: &str) -> Option<Vec<String>> {
 
 fn bind(machine: &mut Machine, table: (TableFamily, &str), chain: &str, devices: &[String]) {
     let of =
-        |at: usize| machine.tables.get(at).is_some_and(|t| (t.family, t.name.as_str()) == table);
+        |at: usize| machine.tables.get(at).is_some_and(|t| t.is(TableKind::Nft, table.0, table.1));
     let found = machine.chains.iter().position(|c| c.name == chain && of(c.table));
     let hook = found.and_then(|at| machine.chains.get_mut(at)).and_then(|c| c.hook.as_mut());
     if let Some(hook) = hook {

@@ -3,6 +3,7 @@
 //! Each object is decoded by itself, so that one that is not understood never hides the rest. Where it could change a
 //! verdict, it becomes a step of the machine that says so.
 
+mod beside;
 mod chains;
 mod elements;
 mod expression;
@@ -10,7 +11,9 @@ mod statement;
 mod words;
 
 pub use chains::{is_chain_listing, read_chain_listing};
+pub(crate) use words::{icmp_type, icmpv6_type, protocol as protocol_number};
 
+use crate::iptables::Outline;
 use crate::machine::{
     ElementMap, ElementSet, Hook, HookPoint, Machine, NotUnderstood, Rule, TableFamily, Verdict,
 };
@@ -47,8 +50,19 @@ struct Listing<'a> {
 /// # Ok::<(), netpol_verify::nft::ListingError>(())
 /// ```
 pub fn read(machine: &mut Machine, source: &str, text: &str) -> Result<(), ListingError> {
+    read_beside(machine, source, text, &Outline::new())
+}
+
+/// The same without the tables of iptables-nft that its own listing told of. They must be the same ones.
+pub(crate) fn read_beside(
+    machine: &mut Machine,
+    source: &str,
+    text: &str,
+    listed: &Outline,
+) -> Result<(), ListingError> {
     let listing: Listing<'_> = serde_json::from_str(text)?;
-    let objects: Vec<Object<'_>> = listing.nftables.into_iter().map(Object::of).collect();
+    let mut objects: Vec<Object<'_>> = listing.nftables.into_iter().map(Object::of).collect();
+    beside::leave_out(machine, source, &mut objects, listed);
     let mut reader = Reader {
         source,
         machine,

@@ -5,6 +5,14 @@ use super::{Found, Prover, Refutation};
 use crate::machine::{ConnState, Fate, Path, Run};
 
 impl Prover<'_, '_> {
+    /// Is the chain that a trace names netpol's own?
+    fn is_own(&self, name: &str) -> bool {
+        let named = (0..self.machine.chains.len()).find(|at| self.machine.chain_name(*at) == name);
+        let chain = named.and_then(|at| self.machine.chain(at));
+        let table = chain.and_then(|chain| self.machine.tables.get(chain.table));
+        chain.zip(table).is_none_or(|(chain, table)| self.options.own.has(table, &chain.name))
+    }
+
     pub(super) fn cause(
         &self,
         refutation: &Refutation,
@@ -13,9 +21,7 @@ impl Prover<'_, '_> {
     ) -> String {
         let packet = &refutation.packet;
         let last = refutation.trace.last();
-        let own = self.options.own_table.as_deref();
-        let table = |chain: &str| chain.split(' ').nth(1).unwrap_or_default().to_owned();
-        let foreign = last.filter(|step| own.is_some_and(|own| table(&step.chain) != own));
+        let foreign = last.filter(|step| !self.is_own(&step.chain));
         if let Some(run) = run
             && let (Fate::Unknown, Some(what)) = (run.fate, run.not_understood.first())
         {

@@ -21,12 +21,12 @@ pub(super) struct Devices {
 const SOMEWHERE: [u128; 2] = [0xcb00_71fa, 0x2001_0db8_ffff_0000_0000_0000_0000_0250];
 
 impl Devices {
-    /// What was given, and what the rules themselves say of the rest.
+    /// What was given, and what netpol's own rules say of the rest.
     pub(super) fn new(
         machine: &Machine,
+        own: &Machine,
         specification: &Specification<'_>,
         given: &BTreeMap<PodIndex, u128>,
-        is_own: impl Fn(usize) -> bool,
     ) -> Self {
         let mut devices = Self::default();
         for (pod, device) in given {
@@ -41,7 +41,7 @@ impl Devices {
                 if taken.contains(&device) {
                     continue;
                 }
-                let found = guarded(machine, specification, device, &unknown, &is_own);
+                let found = guarded(own, specification, device, &unknown);
                 if found.is_some() {
                     taken.insert(device);
                 }
@@ -67,12 +67,10 @@ fn guarded(
     specification: &Specification<'_>,
     device: u128,
     pods: &BTreeSet<PodIndex>,
-    is_own: &impl Fn(usize) -> bool,
 ) -> Option<BTreeSet<PodIndex>> {
     let mut guarded = None;
     for v6 in [false, true] {
-        let mut stages = machine.stages(Path::Arrival, v6);
-        stages.retain(|stage| is_own(stage.chain));
+        let stages = machine.stages(Path::Arrival, v6);
         let owners = specification.owners(v6);
         let nobody = if v6 { SOMEWHERE[1] } else { SOMEWHERE[0] };
         let own = owners.iter().filter(|(_, pod)| pods.contains(pod));

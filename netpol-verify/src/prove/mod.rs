@@ -29,14 +29,16 @@ mod wanted;
 pub use report::{Conclusion, Refutation, Report, Statistics};
 
 use crate::machine::{
-    ElementSet, Fate, Field, Machine, NotUnderstood, Packet, Path, Range, Step, device_value,
+    Chain, ElementSet, Fate, Field, Machine, NotUnderstood, Own, Packet, Path, Range, Step, Table,
+    TableKind, device_value,
 };
 use crate::specification::{PodIndex, Specification};
 use devices::Devices;
 use gather::Cache;
 use netpol_core::{Established, PodId};
-use question::{Domain, Expected, Finding, Question};
+use question::{Domain, Expected, Finding, Question, Rules};
 use space::{Predicate, Space};
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
@@ -51,9 +53,12 @@ const MOST_SHOWN: usize = 8;
 pub struct ProofOptions {
     /// The devices of pods. With them the source guard is part of what is proved.
     pub interfaces: BTreeMap<PodId, String>,
-    /// The name of netpol's tables. What the node itself sends or receives is judged by these alone, since the rest is the
-    /// node's own firewall. None: by all.
-    pub own_table: Option<String>,
+    /// Which rules are netpol's own. What the node itself sends or receives is judged by these alone, since the rest is the
+    /// node's own firewall, which may drop more. In iptables, where both stand in one table, what policy denies must be
+    /// dropped by all rules together as well: a foreign rule may come first and accept.
+    pub own: Own,
+    /// Are source addresses taken as honest although interfaces are given? Then these only say where packets come and go.
+    pub unguarded: bool,
     /// Only these pods, for a proof after a change; none: all pods of the node.
     pub only: Option<BTreeSet<PodId>>,
 }
@@ -66,10 +71,24 @@ impl ProofOptions {
         self
     }
 
-    /// With netpol's tables called this.
+    /// With netpol's tables in nft called this.
     #[must_use]
     pub fn with_own_table(mut self, name: impl Into<String>) -> Self {
-        self.own_table = Some(name.into());
+        self.own = self.own.with_table(name);
+        self
+    }
+
+    /// With the names of netpol's chains in iptables beginning with this and a `-`.
+    #[must_use]
+    pub fn with_own_chains(mut self, prefix: impl Into<String>) -> Self {
+        self.own = self.own.with_chains(prefix);
+        self
+    }
+
+    /// Without the source guard, although interfaces are given: somebody else checks addresses, or nobody.
+    #[must_use]
+    pub fn without_guard(mut self) -> Self {
+        self.unguarded = true;
         self
     }
 
@@ -103,15 +122,33 @@ pub fn prove(
     options: &ProofOptions,
 ) -> Report {
     let started = Instant::now();
-    let mut prover = Prover::new(machine, specification, options);
+    let own = own_rules(machine, &options.own);
+    let mut prover = Prover::new(machine, &own, specification, options);
     prover.ask_everything();
     let mut report = prover.report();
     report.statistics.took = started.elapsed();
     report
 }
 
+/// The ruleset with netpol's own rules alone. A copy is made only where there are others.
+fn own_rules<'m>(machine: &'m Machine, own: &Own) -> Cow<'m, Machine> {
+    let foreign = |chain: &Chain| {
+        let table = machine.tables.get(chain.table);
+        let own = |table: &Table| table.kind == TableKind::Nft && own.has(table, &chain.name);
+        chain.hook.is_some() && !table.is_some_and(own)
+    };
+    if own.is_everything() || !machine.chains.iter().any(foreign) {
+        return Cow::Borrowed(machine);
+    }
+    Cow::Owned(machine.only(own))
+}
+
 struct Prover<'p, 'a> {
     machine: &'p Machine,
+    /// The same with netpol's own rules alone.
+    own: &'p Machine,
+    /// Must what is denied at the node itself be dropped by all rules together, too?
+    shares_chains: bool,
     specification: &'p Specification<'a>,
     options: &'p ProofOptions,
     given: BTreeMap<PodIndex, u128>,
@@ -133,11 +170,14 @@ type Rank = (usize, Path, usize, Packet);
 struct Found {
     allowed: bool,
     expected: Expected,
+    /// Was it run through netpol's own rules alone?
+    own: bool,
 }
 
 impl<'p, 'a> Prover<'p, 'a> {
     fn new(
         machine: &'p Machine,
+        own: &'p Machine,
         specification: &'p Specification<'a>,
         options: &'p ProofOptions,
     ) -> Self {
@@ -150,14 +190,15 @@ impl<'p, 'a> Prover<'p, 'a> {
                 Some((index, device_value(name)?))
             })
             .collect();
-        let is_own = |chain| is_in_table(machine, chain, options.own_table.as_deref());
-        let devices = Devices::new(machine, specification, &given, is_own);
+        let devices = Devices::new(machine, own, specification, &given);
         let [v4, v6] = [false, true].map(|v6| {
             let last = if v6 { u128::MAX } else { u32::MAX.into() };
             (Space::new(last, cuts(machine, specification, v6)), Cache::default())
         });
         Self {
             machine,
+            own,
+            shares_chains: machine.has_own_chains(&options.own),
             specification,
             options,
             given,
@@ -170,11 +211,6 @@ impl<'p, 'a> Prover<'p, 'a> {
             refuted: BTreeMap::new(),
             unknown: BTreeMap::new(),
         }
-    }
-
-    /// Is the chain in a table of netpol?
-    fn is_own(&self, chain: usize) -> bool {
-        is_in_table(self.machine, chain, self.options.own_table.as_deref())
     }
 
     fn local_addresses(&self) -> usize {
@@ -201,14 +237,19 @@ impl<'p, 'a> Prover<'p, 'a> {
                 .filter(|(_, pod)| self.specification.is_local(*pod) && self.is_asked(*pod))
                 .collect();
             for fixed in owners {
-                for (path, lane, domain) in [
-                    (Path::Forward, Field::Source, Domain::Everything),
-                    (Path::Forward, Field::Destination, Domain::NotLocal),
-                    (Path::ToNode, Field::Destination, Domain::NoPod),
-                    (Path::FromNode, Field::Source, Domain::NoPod),
+                for (path, lane, domain, rules) in [
+                    (Path::Forward, Field::Source, Domain::Everything, Rules::All),
+                    (Path::Forward, Field::Destination, Domain::NotLocal, Rules::All),
+                    (Path::ToNode, Field::Destination, Domain::NoPod, Rules::Own),
+                    (Path::FromNode, Field::Source, Domain::NoPod, Rules::Own),
+                    (Path::ToNode, Field::Destination, Domain::NoPod, Rules::Together),
+                    (Path::FromNode, Field::Source, Domain::NoPod, Rules::Together),
                 ] {
-                    let expected = Expected::Policies;
-                    self.ask(&Question { path, v6, lane, domain, fixed: Some(fixed), expected });
+                    if rules == Rules::Together && !self.shares_chains {
+                        continue;
+                    }
+                    let (fixed, expected) = (Some(fixed), Expected::Policies);
+                    self.ask(&Question { path, v6, lane, domain, fixed, expected, rules });
                 }
             }
             if self.options.only.is_none() {
@@ -219,10 +260,11 @@ impl<'p, 'a> Prover<'p, 'a> {
                     domain: Domain::NotLocal,
                     fixed: None,
                     expected: Expected::Accepted,
+                    rules: Rules::Own,
                 });
             }
-            let guarded: Vec<PodIndex> =
-                self.given.keys().copied().filter(|pod| self.is_asked(*pod)).collect();
+            let guarded = self.given.keys().copied().filter(|pod| self.is_asked(*pod));
+            let guarded: Vec<PodIndex> = guarded.filter(|_| !self.options.unguarded).collect();
             self.statistics.guarded_pods = guarded.len();
             for pod in guarded {
                 self.ask(&Question {
@@ -232,6 +274,7 @@ impl<'p, 'a> Prover<'p, 'a> {
                     domain: Domain::Everything,
                     fixed: None,
                     expected: Expected::Guard(pod),
+                    rules: Rules::All,
                 });
             }
         }
@@ -245,7 +288,7 @@ impl<'p, 'a> Prover<'p, 'a> {
             crate::machine::ConnState::Untracked => 3,
             _ => 2,
         };
-        let found = Found { allowed, expected: question.expected };
+        let found = Found { allowed, expected: question.expected, own: question.rules.is_own() };
         let list = match finding {
             Finding::Refuted => &mut self.refuted,
             Finding::Unknown => &mut self.unknown,
@@ -265,13 +308,8 @@ impl<'p, 'a> Prover<'p, 'a> {
     fn refutation(&self, rank: &Rank, found: &Found) -> Refutation {
         let (_, path, _, packet) = rank;
         let wrong = if found.allowed { Fate::Dropped } else { Fate::Accepted };
-        let own = match (path, found.expected) {
-            (Path::ToNode | Path::FromNode, _) | (_, Expected::Accepted) => {
-                self.options.own_table.as_deref()
-            }
-            _ => None,
-        };
-        let runs = self.machine.run_tables(packet, *path, own);
+        let machine = if found.own { self.own } else { self.machine };
+        let runs = machine.run(packet, *path);
         let with = |fate| runs.iter().find(move |run| run.fate == fate);
         let run = with(wrong).or_else(|| with(Fate::Unknown)).or_else(|| runs.first());
         let reasons = match found.expected {
@@ -323,9 +361,10 @@ impl<'p, 'a> Prover<'p, 'a> {
             Conclusion::NotProved { not_understood, example: None }
         } else if !self.unknown.is_empty() {
             let mut not_understood = BTreeSet::new();
-            for rank in self.unknown.keys().take(200) {
+            for (rank, found) in self.unknown.iter().take(200) {
                 let (_, path, _, packet) = rank;
-                let runs = self.machine.run(packet, *path);
+                let machine = if found.own { self.own } else { self.machine };
+                let runs = machine.run(packet, *path);
                 not_understood.extend(runs.into_iter().flat_map(|run| run.not_understood));
             }
             let example = shown(&self.unknown).into_iter().next().map(Box::new);
@@ -378,10 +417,12 @@ impl<'p, 'a> Prover<'p, 'a> {
                 local.len()
             ));
         }
-        let honest = local.iter().filter(|pod| !self.given.contains_key(pod)).count();
+        let unguarded = self.options.unguarded;
+        let honest = local.iter().filter(|pod| unguarded || !self.given.contains_key(pod)).count();
         if honest > 0 {
+            let why = if unguarded { "as asked" } else { "since their interfaces are not given" };
             all.push(format!(
-                "the source addresses of {honest} of {} pods are taken as honest, since their interfaces are not given",
+                "the source addresses of {honest} of {} pods are taken as honest, {why}",
                 local.len()
             ));
         }
@@ -394,21 +435,16 @@ impl<'p, 'a> Prover<'p, 'a> {
         if self.given.len() < local.len() || !self.given.is_empty() {
             all.push("nobody outside of the node forges the addresses of its pods".to_owned());
         }
-        if let Some(own) = &self.options.own_table {
+        if !self.options.own.is_everything() {
             all.push(format!(
-                "what the node itself sends and receives is judged by the tables `{own}` alone, not by the node's own firewall"
+                "what the node itself sends and receives is judged by {} alone, not by the node's own firewall",
+                self.options.own.describe()
             ));
         }
         all.push("a packet that conntrack calls invalid may be dropped".to_owned());
         all.extend(self.machine.left_out.iter().map(|what| format!("not judged: {what}")));
         all
     }
-}
-
-/// Is the chain in a table of this name, if it matters?
-fn is_in_table(machine: &Machine, chain: usize, name: Option<&str>) -> bool {
-    let table = machine.chain(chain).and_then(|chain| machine.tables.get(chain.table));
-    name.is_none_or(|name| table.is_some_and(|table| table.name == name))
 }
 
 /// Where either side cuts the addresses of a family.

@@ -33,6 +33,23 @@ pub(super) enum Expected {
     Guard(PodIndex),
 }
 
+/// Which rules the packets meet.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Rules {
+    /// All, and they do what is expected.
+    All,
+    /// Netpol's own alone, and they do what is expected.
+    Own,
+    /// All, and what is to be dropped is dropped; the node's own firewall may drop more.
+    Together,
+}
+
+impl Rules {
+    pub(super) fn is_own(self) -> bool {
+        self == Self::Own
+    }
+}
+
 /// The packets of a way that have one address in common.
 #[derive(Clone, Debug)]
 pub(super) struct Question {
@@ -44,6 +61,7 @@ pub(super) struct Question {
     /// The address that does not, with its owner; if none, it varies over the same domain, class by class.
     pub(super) fixed: Option<(u128, PodIndex)>,
     pub(super) expected: Expected,
+    pub(super) rules: Rules,
 }
 
 /// States of connections with a direction, and what is expected there.
@@ -78,12 +96,8 @@ pub(super) enum Finding {
 impl<'a> Prover<'_, 'a> {
     /// Answers a question; what differs goes to the findings.
     pub(super) fn ask(&mut self, question: &Question) {
-        let machine = self.machine;
+        let machine = if question.rules.is_own() { self.own } else { self.machine };
         let stages: Vec<Stage> = machine.stages(question.path, question.v6);
-        let own_only = question.path != Path::Forward && question.path != Path::Arrival
-            || question.expected == Expected::Accepted;
-        let stages: Vec<Stage> =
-            stages.into_iter().filter(|stage| !own_only || self.is_own(stage.chain)).collect();
         let (other, device, other_device) = match question.lane {
             Field::Source => (Field::Destination, Field::InDevice, Field::OutDevice),
             _ => (Field::Source, Field::OutDevice, Field::InDevice),
@@ -214,7 +228,8 @@ impl<'a> Prover<'_, 'a> {
             };
             let must_pass = if judged { &allowed } else { &everything };
             let must_drop = everything.without(must_pass);
-            let loose = kind == Kind::MayBeDropped && question.expected == Expected::Policies;
+            let loose = kind == Kind::MayBeDropped && question.expected == Expected::Policies
+                || question.rules == Rules::Together;
             self.statistics.cells += count;
             let [dropped, dropped_unsure] = &outcome.dropped;
             let [accepted, accepted_unsure] = &outcome.accepted;

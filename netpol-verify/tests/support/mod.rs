@@ -8,7 +8,7 @@
 
 use netpol_core::{Cluster, InterfaceName, NodeName, Options, PodId};
 use netpol_verify::machine::Machine;
-use netpol_verify::{ProofOptions, Report, Specification, nft, prove};
+use netpol_verify::{Kernel, ProofOptions, Report, Specification, nft, prove};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -31,7 +31,7 @@ pub(crate) fn report(
     interfaces: &BTreeMap<PodId, String>,
 ) -> Report {
     let specification = Specification::new(cluster, node, policy);
-    let options = ProofOptions::default().with_own_table("netpol");
+    let options = ProofOptions::default().with_own_table("netpol").with_own_chains("NP");
     prove(machine, &specification, &options.with_interfaces(interfaces.clone()))
 }
 
@@ -79,13 +79,17 @@ impl Netns {
         String::from_utf8(output.stdout).unwrap()
     }
 
+    pub(crate) fn name(&self) -> &str {
+        &self.0
+    }
+
+    pub(crate) fn kernel(&self) -> Kernel {
+        Kernel::in_namespace(&self.0)
+    }
+
     /// What the kernel says it has.
     pub(crate) fn machine(&self) -> Machine {
-        let mut machine = Machine::new();
-        let listing = self.ok(&["nft", "-j", "list", "ruleset"], "");
-        nft::read(&mut machine, "kernel", &listing).unwrap();
-        nft::read_chain_listing(&mut machine, &self.ok(&["nft", "list", "chains"], ""));
-        machine
+        self.kernel().machine().unwrap()
     }
 }
 

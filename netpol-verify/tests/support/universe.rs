@@ -7,7 +7,7 @@
 
 use netpol_core::{Cluster, Direction, Match, NodeName, Options, Peer, PodId, PortEntry};
 use netpol_testkit::enumeration::{Enumeration, Trial, Values};
-use netpol_verify::machine::{Machine, Packet, address_value, value_address};
+use netpol_verify::machine::{Machine, Own, Packet, address_value, value_address};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -15,8 +15,8 @@ use std::net::IpAddr;
 /// The packets between all addresses that count, with what policy says of each.
 pub(crate) struct Universe(Enumeration);
 
-/// Every address that a listing names, and those next to it.
-fn addresses_in(value: &Value, found: &mut BTreeSet<IpAddr>) {
+/// Every address that a listing of nft names.
+pub(crate) fn addresses_in(value: &Value, found: &mut BTreeSet<IpAddr>) {
     match value {
         Value::String(text) => found.extend(text.parse::<IpAddr>().ok()),
         Value::Array(list) => list.iter().for_each(|value| addresses_in(value, found)),
@@ -29,6 +29,16 @@ fn addresses_in(value: &Value, found: &mut BTreeSet<IpAddr>) {
             object.values().for_each(|value| addresses_in(value, found));
         }
         _ => {}
+    }
+}
+
+/// Every address that a listing of iptables or ipset names.
+pub(crate) fn addresses_in_text(text: &str, found: &mut BTreeSet<IpAddr>) {
+    for word in text.split([' ', ',', '\n', '"']) {
+        if let Ok(net) = word.parse::<ipnet::IpNet>() {
+            found.extend([net.network(), net.broadcast()]);
+        }
+        found.extend(word.parse::<IpAddr>().ok());
     }
 }
 
@@ -66,13 +76,14 @@ impl Universe {
     pub(crate) fn new(
         cluster: &Cluster,
         node: Option<&NodeName>,
-        listing: &Value,
+        listed: BTreeSet<IpAddr>,
         options: Options,
         interfaces: &BTreeMap<PodId, String>,
     ) -> Self {
-        let nobody = ["203.0.113.9", "2001:db8::9"].map(|address| address.parse().unwrap());
-        let mut named = BTreeSet::from(nobody);
-        addresses_in(listing, &mut named);
+        let nobody: [IpAddr; 2] =
+            ["203.0.113.9", "2001:db8::9"].map(|address| address.parse().unwrap());
+        let mut named = listed;
+        named.extend(nobody);
         named.extend(cluster.pods().flat_map(|pod| pod.addresses().iter().copied()));
         named.extend(cluster.nodes().flat_map(|node| node.addresses().iter().copied()));
         for policy in cluster.policies() {
@@ -96,8 +107,9 @@ impl Universe {
     }
 
     /// The packets that a machine treats otherwise than it should, in any state of a connection; the first one.
+    /// What is netpol's own is judged by its own rules alone; what it denies must be dropped by all together.
     pub(crate) fn difference(&self, machine: &Machine) -> Option<Packet> {
-        match self.0.trial(machine, "netpol") {
+        match self.0.trial(machine, &Own::default().with_table("netpol").with_chains("NP")) {
             Trial::Right => None,
             Trial::Wrong(packet) | Trial::Unknown(packet) => Some(packet),
         }
