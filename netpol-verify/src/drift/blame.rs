@@ -1,7 +1,7 @@
 //! Which changes make packets go the wrong way: those without which they would not.
 
 use super::{Change, Found, Kind, found};
-use crate::machine::{ChainIndex, Fate, Machine, NotUnderstood, Rule, Step, Verdict};
+use crate::machine::{ChainIndex, Fate, Machine, NotUnderstood, Own, Rule, Step, Verdict};
 use crate::prove::{Conclusion, Refutation, Report};
 use std::collections::{BTreeSet, HashMap};
 
@@ -35,24 +35,19 @@ pub struct Blame {
 /// };
 /// let (before, now) = (read("accept")?, read("drop")?);
 /// let report = prove(&now, &Specification::new(&cluster, None, Options::default()), &ProofOptions::default());
-/// let blamed = blame(&before, &now, &report, None);
+/// let blamed = blame(&before, &now, &report, &ProofOptions::default().own);
 /// assert!(blamed[0].matters);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[must_use]
-pub fn blame(
-    before: &Machine,
-    now: &Machine,
-    report: &Report,
-    own_table: Option<&str>,
-) -> Vec<Blame> {
+pub fn blame(before: &Machine, now: &Machine, report: &Report, own: &Own) -> Vec<Blame> {
     let found = found(before, now);
     let wrong: Vec<&Refutation> = match &report.conclusion {
         Conclusion::Proved => Vec::new(),
         Conclusion::Refuted(all) => all.iter().collect(),
         Conclusion::NotProved { example, .. } => example.iter().map(AsRef::as_ref).collect(),
     };
-    let heals = |machine: &Machine| wrong.iter().any(|r| heals(machine, now, r, own_table));
+    let heals = |machine: &Machine| wrong.iter().any(|r| heals(machine, now, r, own));
     let mut blamed: Vec<Blame> = found
         .iter()
         .map(|found| Blame {
@@ -67,19 +62,21 @@ pub fn blame(
 }
 
 /// Is a packet that is treated wrongly now treated rightly by this machine?
-fn heals(machine: &Machine, now: &Machine, refutation: &Refutation, own: Option<&str>) -> bool {
+fn heals(machine: &Machine, now: &Machine, refutation: &Refutation, own: &Own) -> bool {
     let Refutation { packet, path, allowed, .. } = refutation;
     let right = BTreeSet::from([if *allowed { Fate::Accepted } else { Fate::Dropped }]);
-    // What is judged by netpol's tables alone may meet others too.
-    let view = [None, own].into_iter().find(|view| now.fates(packet, *path, *view) != right);
-    view.is_some_and(|view| machine.fates(packet, *path, view) == right)
+    if now.fates(packet, *path, None) != right {
+        return machine.fates(packet, *path, None) == right;
+    }
+    // What is judged by netpol's own rules alone may meet others too.
+    machine.only(own).fates(packet, *path, None) == right
 }
 
 type Names = HashMap<(String, String), ChainIndex>;
 
 fn table_of(machine: &Machine, chain: ChainIndex) -> String {
     let table = machine.chain(chain).and_then(|chain| machine.tables.get(chain.table));
-    table.map_or_else(String::new, |table| format!("{} {}", table.family.as_str(), table.name))
+    table.map_or_else(String::new, |table| format!("{} {}", table.program(), table.name))
 }
 
 fn names(machine: &Machine) -> Names {
@@ -107,9 +104,8 @@ fn chain_back(before: &Machine, machine: &mut Machine, table: &str, name: &str) 
         (Some(old), here) => {
             let rules = old.rules.iter().map(|rule| translated(before, &known, rule)).collect();
             let at = here.or_else(|| {
-                let family = before.tables.get(old.table)?.family;
-                let bare = &before.tables.get(old.table)?.name;
-                let table = machine.table(family, bare);
+                let table = before.tables.get(old.table)?;
+                let table = machine.table_of(table.kind, table.family, &table.name);
                 Some(machine.add_chain(table, name, None))
             });
             if let Some(chain) = at.and_then(|at| machine.chains.get_mut(at)) {
