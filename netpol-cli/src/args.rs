@@ -377,6 +377,14 @@ pub(crate) struct EnforceArgs {
     pub(crate) priority: Option<i32>,
 }
 
+/// Where `apply` writes down what the kernel lists, and `verify` reads it.
+#[derive(Args, Debug)]
+pub(crate) struct StateArgs {
+    /// The directory in which `apply` records what the kernel lists, so that `verify` can tell what changed since
+    #[arg(long, value_name = "DIR", default_value = "/run/netpol", env = "NETPOL_STATE")]
+    pub(crate) state: PathBuf,
+}
+
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Without --node the rules are for all pods that have an address. `auto` is nftables here.
@@ -404,6 +412,7 @@ this one command, and nothing is open in between.
 Examples:
   netpol apply --dry-run cluster.yaml
   netpol apply --node node-1 cluster.yaml
+  netpol apply --verify --node node-1 cluster.yaml in force only if it is proved: exit code 1 or 2 if not, and all is as before
   netpol apply --backend nft cluster.yaml          also where iptables enforced before")]
 pub(crate) struct ApplyArgs {
     #[command(flatten)]
@@ -414,6 +423,12 @@ pub(crate) struct ApplyArgs {
     /// Leave the rules of other back ends in place
     #[arg(long)]
     pub(crate) keep_others: bool,
+    /// Prove that the kernel now enforces the policies before reporting success; put the rules from before back if that cannot be
+    /// proved
+    #[arg(long, conflicts_with = "dry_run")]
+    pub(crate) verify: bool,
+    #[command(flatten)]
+    pub(crate) state: StateArgs,
     /// The form of the answer
     #[arg(short, long, value_enum, default_value = "text")]
     pub(crate) output: Format,
@@ -429,6 +444,8 @@ Examples:
 pub(crate) struct RemoveArgs {
     #[command(flatten)]
     pub(crate) ruleset: RulesetArgs,
+    #[command(flatten)]
+    pub(crate) state: StateArgs,
 }
 
 #[derive(Args, Debug)]
@@ -446,32 +463,21 @@ pub(crate) struct StatsArgs {
     pub(crate) output: Format,
 }
 
-/// What can be read back and proved.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
-pub(crate) enum ReadableBackend {
-    /// nftables
-    Nft,
-}
-
 /// A ruleset to look at, and what it is to be compared with.
 #[derive(Args, Debug)]
 pub(crate) struct InspectArgs {
     #[command(flatten)]
     pub(crate) input: Input,
-    /// What enforces the policies
-    #[arg(long, value_enum, default_value = "nft")]
-    pub(crate) backend: ReadableBackend,
-    /// Look at what a tool listed instead of at this machine's kernel: `nft -j list ruleset`, and `nft list chains` beside it;
-    /// may be given more than once
+    #[command(flatten)]
+    pub(crate) ruleset: RulesetArgs,
+    /// Look at what tools listed instead of at this machine's kernel: `nft -j list ruleset` and `nft list chains`;
+    /// `iptables-save`, `ip6tables-save` and `ipset save`; one file for each
     #[arg(long, value_name = "FILE")]
     pub(crate) dump: Vec<PathBuf>,
     #[command(flatten)]
     pub(crate) place: PlaceArgs,
     #[command(flatten)]
     pub(crate) policy: PolicyArgs,
-    /// The name of netpol's tables
-    #[arg(long, value_name = "NAME", default_value = "netpol", value_parser = table)]
-    pub(crate) table: Name,
     /// The form of the answer
     #[arg(short, long, value_enum, default_value = "text")]
     pub(crate) output: Format,
@@ -482,16 +488,27 @@ pub(crate) struct InspectArgs {
 Exit codes: 0 proved; 1 refuted, with a packet that shows it; 2 not proved, because something that matters was not understood, or
 no answer. The choices (--re-evaluate, --allow-...) must be those of `apply`.
 
+All rules of the kernel are looked at, of nftables and of both implementations of iptables, whoever made them. --backend says whose
+rules are netpol's own: `auto`, those of either.
+
 From the kernel, the source guard is part of what is proved, for the pods whose interface is known: from --interfaces, or from the
 kernel's host routes to the pods. From a dump, only with --interfaces; else source addresses are taken as honest.
+
+What changed since `netpol apply` is told, and whether it matters: from what `apply` recorded, or since the dumps given with --since.
 
 Examples:
   netpol verify --node node-1 cluster.yaml
   netpol verify --dump ruleset.json --dump chains.txt --interfaces pods.json --node node-1 cluster.yaml
+  netpol verify --backend iptables --dump v4.save --dump v6.save --dump sets.save --node node-1 cluster.yaml
   ssh node-1 nft -j list ruleset > ruleset.json; netpol verify --dump ruleset.json --node node-1 -o json cluster.yaml")]
 pub(crate) struct VerifyArgs {
     #[command(flatten)]
-    pub(crate) ruleset: InspectArgs,
+    pub(crate) inspect: InspectArgs,
+    /// Tell what changed since these dumps [default: since `netpol apply`, if the kernel is looked at]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) since: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) state: StateArgs,
 }
 
 #[derive(Args, Debug)]
@@ -504,7 +521,7 @@ Examples:
   netpol trace --from 203.0.113.9 --to shop/web --port 443 --dump ruleset.json cluster.yaml")]
 pub(crate) struct TraceArgs {
     #[command(flatten)]
-    pub(crate) ruleset: InspectArgs,
+    pub(crate) inspect: InspectArgs,
     /// Who sends it
     #[arg(long, value_name = "END")]
     pub(crate) from: String,

@@ -65,10 +65,9 @@ pub(crate) fn run(args: &LabArgs, out: &mut dyn Write) -> Result<Answer, Failure
     let enforced = lab.run(&Place::Node, || {
         let mut backend = Choice::plain(&args.backend).start();
         backend.replace(&rules)?;
-        let provable = backend.can_be_proved();
-        Ok::<_, Failure>((backend.to_string(), backend.report().defects, provable))
+        Ok::<_, Failure>((backend.to_string(), backend.report().defects))
     });
-    let (backend, defects, provable) = enforced.map_err(|error| message(&error))??;
+    let (backend, defects) = enforced.map_err(|error| message(&error))??;
     for defect in &defects {
         eprintln!("warning: {}", terminal::printable(defect));
     }
@@ -77,9 +76,7 @@ pub(crate) fn run(args: &LabArgs, out: &mut dyn Write) -> Result<Answer, Failure
     }
     let simulator = Simulator::new(rules, Options::default());
     let mut report = probe(&mut lab, &cluster, &simulator, backend)?;
-    if provable {
-        report.proof = Some(proof(&lab, &cluster)?);
-    }
+    report.proof = Some(proof(&lab, &cluster)?);
     match args.output {
         Format::Json => {
             serde_json::to_writer_pretty(&mut *out, &report).map_err(std::io::Error::from)?;
@@ -93,7 +90,7 @@ pub(crate) fn run(args: &LabArgs, out: &mut dyn Write) -> Result<Answer, Failure
 
 /// The rules of the node against the policies, for every packet.
 fn proof(lab: &Lab, cluster: &Cluster) -> Result<Proof, Failure> {
-    let machine = lab.run(&Place::Node, || Kernel::new().nft());
+    let machine = lab.run(&Place::Node, || Kernel::new().machine());
     let machine = machine.map_err(|error| message(&error))?;
     let machine = machine.map_err(|e| Failure::Message(format!("{e}; {}", e.hint())))?;
     let interfaces = cluster

@@ -47,9 +47,9 @@ struct Traced {
 }
 
 pub(crate) fn run(args: &TraceArgs, out: &mut dyn Write) -> Result<Answer, Failure> {
-    let manifests = load::read_for_answer(&args.ruleset.input)?;
+    let manifests = load::read_for_answer(&args.inspect.input)?;
     let (from, to) = (party::parse(&args.from, &manifests)?, party::parse(&args.to, &manifests)?);
-    let source = Source::new(&args.ruleset, &manifests)?;
+    let source = Source::new(&args.inspect, &manifests)?;
     let specification = source.specification(&manifests);
     let mut traced = Vec::new();
     for (packet, path) in packets(args, &from, &to, &source, &manifests)? {
@@ -57,7 +57,7 @@ pub(crate) fn run(args: &TraceArgs, out: &mut dyn Write) -> Result<Answer, Failu
         let judgement = specification.judge(&packet, path);
         traced.push(Traced { packet, path, runs, judgement });
     }
-    match args.ruleset.output {
+    match args.inspect.output {
         Format::Json => {
             let packets = traced.iter().map(json).collect();
             serde_json::to_writer_pretty(&mut *out, &Json { packets })

@@ -10,6 +10,7 @@ fn script(text: &str) -> Output {
     let output = Command::new("unshare")
         .args(["--net", "bash", "-euc", text])
         .env("netpol", env!("CARGO_BIN_EXE_netpol"))
+        .env("NETPOL_STATE", concat!(env!("CARGO_TARGET_TMPDIR"), "/kernel"))
         .current_dir(TOP)
         .output()
         .unwrap();

@@ -4,6 +4,7 @@
 
 use serde_json::Value;
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 const TOP: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
@@ -16,14 +17,25 @@ const ENFORCED: &str = "
     verify() { $netpol verify --node node-a \"$@\" examples/dual-stack; }
 ";
 
+/// A directory for what `apply` records, of one test.
+fn state() -> std::path::PathBuf {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let directory = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"));
+    directory.join(format!("verify-{}-{number}", std::process::id()))
+}
+
 /// Runs a script in a new network namespace where the example is enforced: exit code, output, errors.
 fn enforced(text: &str) -> (i32, String, String) {
+    let state = state();
     let output = Command::new("unshare")
         .args(["--net", "bash", "-euc", &format!("{ENFORCED}{text}")])
         .env("netpol", env!("CARGO_BIN_EXE_netpol"))
+        .env("NETPOL_STATE", &state)
         .current_dir(TOP)
         .output()
         .unwrap();
+    let _ = std::fs::remove_dir_all(&state);
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
 }
@@ -172,4 +184,122 @@ fn a_packet_is_traced_to_the_policy() {
         1,
         &["\"kernel\": \"dropped\"", "isolated, ingress: NetworkPolicy bridge/ledger-from-pods"],
     );
+}
+
+#[test]
+fn what_apply_enforces_with_iptables_is_proved() {
+    for flavor in ["legacy", "nft"] {
+        let script = format!(
+            "$netpol remove >/dev/null; $netpol apply --iptables {flavor} --node node-a examples/dual-stack >/dev/null
+             verify --backend iptables; verify | grep -q PROVED
+             d=$(mktemp -d); iptables-{flavor}-save > $d/4; ip6tables-{flavor}-save > $d/6; ipset save > $d/sets
+             verify --dump $d/sets --dump $d/6 --dump $d/4 > $d/out; grep PROVED $d/out; rm -r $d"
+        );
+        check(&script, 0, &["PROVED: for every packet", "the devices of 2 of them"]);
+        let broken = format!(
+            "$netpol remove >/dev/null; $netpol apply --iptables {flavor} --node node-a examples/dual-stack >/dev/null
+             iptables-{flavor} -I FORWARD -j ACCEPT; verify"
+        );
+        check(&broken, 1, &["REFUTED", "by the policies it is denied", "matters: changed: "]);
+        let dropped = format!(
+            "$netpol remove >/dev/null; $netpol apply --iptables {flavor} --node node-a examples/dual-stack >/dev/null
+             iptables-{flavor} -A FORWARD -s 198.51.100.77 -j DROP; verify"
+        );
+        check(&dropped, 1, &["REFUTED", "198.51.100.77", "is not netpol's, and drops it"]);
+    }
+}
+
+#[test]
+fn what_changed_since_apply_is_told_and_whether_it_matters() {
+    check(
+        "nft add table ip other; nft add chain ip other c '{ type filter hook forward priority 0; }'
+         nft add rule ip other c accept; verify",
+        0,
+        &["PROVED", "since `netpol apply`,", "nothing of it matters", "harmless: added: ip other chain c"],
+    );
+    check(
+        "nft delete element ip netpol i '{ 10.244.1.10 }'; nft add table ip other; nft add chain ip other c; verify",
+        1,
+        &[
+            "1 of 2 matter",
+            "matters: changed: ip netpol set or map i: 1 elements less, 0 more",
+            "harmless: added: ip other chain c",
+        ],
+    );
+    check(
+        "nft add table ip other; nft add chain ip other c '{ type filter hook forward priority -10; }'
+         nft add rule ip other c ip saddr 198.51.100.77 drop; verify -o json",
+        1,
+        &["\"since\": \"apply\"", "\"object\": \"chain c\"", "\"matters\": true"],
+    );
+    // Counters, and what is put back, are no changes.
+    check(
+        "nft delete element ip netpol i '{ 10.244.1.10 }'; $netpol apply --node node-a examples/dual-stack >/dev/null; verify",
+        0,
+        &["PROVED"],
+    );
+}
+
+#[test]
+fn what_nobody_changed_is_no_foreign_change() {
+    check(
+        "verify --re-evaluate",
+        1,
+        &["nothing changed in the kernel since `netpol apply`", "the choices"],
+    );
+    check(
+        "d=$(mktemp -d); cp -r examples/dual-stack/. $d; printf -- '---\\napiVersion: networking.k8s.io/v1\\nkind: NetworkPolicy\\nmetadata: {name: all, namespace: bridge}\\nspec: {podSelector: {}, ingress: [{}]}\\n' > $d/more.yaml
+         code=0; $netpol verify --node node-a $d || code=$?; rm -r $d; exit $code",
+        1,
+        &["the manifests ask for other rules now: apply them"],
+    );
+    check(
+        "d=$(mktemp -d); nft list chains > $d/chains; nft -j list ruleset > $d/before
+         nft delete element ip netpol i '{ 10.244.1.10 }'; nft -j list ruleset > $d/after
+         code=0; verify --dump $d/after --dump $d/chains --since $d/before --since $d/chains || code=$?; rm -r $d; exit $code",
+        1,
+        &["since the dumps from before; 1 of 1 matter"],
+    );
+}
+
+#[test]
+fn apply_verify_proves_or_rolls_back() {
+    let foreign = "nft add table ip other; nft add chain ip other c '{ type filter hook forward priority -10; }'
+         nft add rule ip other c ip saddr 198.51.100.77 drop";
+    for backend in ["--backend nft", "--iptables legacy", "--iptables nft"] {
+        let apply = format!("$netpol apply {backend} --verify --node node-a");
+        // From nothing, from something, from another back end.
+        check(
+            &format!(
+                "$netpol remove >/dev/null; {apply} examples/dual-stack; {apply} examples/dual-stack; {apply} -o json examples/dual-stack; verify"
+            ),
+            0,
+            &[
+                "enforced for 2 pods",
+                "proved: for every packet",
+                "nothing to change",
+                "\"verdict\": \"proved\"",
+                "PROVED",
+            ],
+        );
+        let all = "all() { nft list tables; for s in iptables-legacy-save ip6tables-legacy-save iptables-nft-save ip6tables-nft-save; do $s 2>/dev/null | grep -e '^-A' || true; done; ipset save | grep -v ^create | sort; }";
+        let text = format!(
+            "{all}; {foreign}; before=$(all); code=0; {apply} examples/dual-stack || code=$?
+             [ \"$before\" = \"$(all)\" ] || {{ diff <(echo \"$before\") <(all); exit 9; }}; exit $code"
+        );
+        check(
+            &text,
+            1,
+            &[
+                "NOT APPLIED: the rules from before are in force again",
+                "REFUTED",
+                "is not netpol's, and drops it",
+            ],
+        );
+        check(
+            &format!("$netpol remove >/dev/null; {foreign}; {apply} examples/dual-stack"),
+            1,
+            &["NOT APPLIED: there are no rules of netpol, as before: nothing is enforced"],
+        );
+    }
 }

@@ -1,14 +1,17 @@
 //! `netpol apply` and `netpol remove`.
 
 use super::backend::{self, Choice};
+use super::record::{self, Record};
+use super::verified::{Before, Claim};
 use super::{choice, interfaces, node, report_defects, rules};
 use crate::args::{
     ApplyArgs, BackendName, DispatchBy, Format, RemoveArgs, RulesetArgs, SourceGuard,
 };
-use crate::{Answer, Failure, load};
+use crate::{Answer, Failure, load, terminal, verify};
 use netpol_host::Host;
 use netpol_iptables::IptablesOptions;
 use netpol_nft::NftOptions;
+use netpol_verify::Kernel;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -28,6 +31,9 @@ struct Applied {
     defects: Vec<String>,
     /// The back ends whose rules were removed.
     removed: Vec<String>,
+    /// The proof, if one was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    proof: Option<serde_json::Value>,
 }
 
 pub(crate) fn apply(args: &ApplyArgs, out: &mut dyn Write) -> Result<Answer, Failure> {
@@ -52,8 +58,9 @@ pub(crate) fn apply(args: &ApplyArgs, out: &mut dyn Write) -> Result<Answer, Fai
         BTreeMap::new()
     };
     let guarded_pods = if guard == SourceGuard::Off { 0 } else { interfaces.len() };
-    let choice = choice(&args.enforce, name, guard, interfaces)?;
+    let choice = choice(&args.enforce, name, guard, interfaces.clone())?;
     let is_nft = matches!(choice, Choice::Nft(_));
+    let before = if args.verify { Some(Before::of(&args.enforce, &choice)?) } else { None };
     let mut backend = choice.start();
     if args.dry_run {
         match backend.plan(&rules)? {
@@ -78,6 +85,7 @@ pub(crate) fn apply(args: &ApplyArgs, out: &mut dyn Write) -> Result<Answer, Fai
         guarded_pods,
         defects: report.defects,
         removed: Vec::new(),
+        proof: None,
     };
     if !args.keep_others {
         // Only now, when the new rules are in force: for a moment a packet must pass both.
@@ -92,6 +100,42 @@ pub(crate) fn apply(args: &ApplyArgs, out: &mut dyn Write) -> Result<Answer, Fai
                 applied.defects.push(unknown);
             }
         }
+    }
+    let dumps = Kernel::new().dumps().map_err(|e| Failure::Message(format!("{e}; {}", e.hint())));
+    let mut proved = String::new();
+    if let Some(before) = before {
+        let claim = Claim {
+            manifests: &manifests,
+            node: match &node {
+                node::Choice::AllPods => None,
+                node::Choice::Node(name) => Some(name),
+            },
+            interfaces: &interfaces,
+            guarded: guard != SourceGuard::Off,
+        };
+        let report = match dumps.as_ref().map(|dumps| claim.prove(&args.enforce, dumps)) {
+            Ok(Ok(report)) => report,
+            Ok(Err(failure)) => return Err(rolled_back(before, Some(failure))),
+            Err(failure) => {
+                return Err(rolled_back(before, Some(Failure::Message(failure.to_string()))));
+            }
+        };
+        if !report.is_proved() {
+            return not_proved(args, before, &report, out);
+        }
+        proved = format!("proved: {} ({} cells)", report.theorem, report.statistics.cells);
+        let json = serde_json::to_value(verify::json(&report, None));
+        applied.proof = Some(json.map_err(std::io::Error::from)?);
+    }
+    // Without a record `verify` still proves; it does not tell what changed.
+    let recorded = dumps.map_err(|failure| failure.to_string()).and_then(|dumps| {
+        let record = Record::new(applied.backend.clone(), &rules, dumps);
+        record.write(&args.state, &args.enforce.ruleset)
+    });
+    if let Err(why) = recorded {
+        let unknown = format!("`netpol verify` will not tell what changed since now: {why}");
+        report_defects(std::slice::from_ref(&unknown));
+        applied.defects.push(unknown);
     }
     match args.output {
         Format::Json => {
@@ -120,8 +164,51 @@ pub(crate) fn apply(args: &ApplyArgs, out: &mut dyn Write) -> Result<Answer, Fai
         for other in &applied.removed {
             writeln!(out, "the rules that {other} had from before are removed")?;
         }
+        if !proved.is_empty() {
+            writeln!(out, "{proved}")?;
+        }
     }
     Ok(Answer::Yes)
+}
+
+/// Puts the rules from before back, because of a failure.
+fn rolled_back(before: Before, failure: Option<Failure>) -> Failure {
+    let why = failure.map(|failure| format!("{failure}; ")).unwrap_or_default();
+    match before.restore() {
+        Ok(true) => Failure::Message(format!("{why}the rules from before are in force again")),
+        Ok(false) => Failure::Message(format!(
+            "{why}there are no rules of netpol, as before: nothing is enforced"
+        )),
+        Err(error) => Failure::Message(format!(
+            "{why}the new rules are in force, and those from before could not be put back: {error}"
+        )),
+    }
+}
+
+/// Answers with what was not proved, after the rules from before are back.
+fn not_proved(
+    args: &ApplyArgs,
+    before: Before,
+    report: &netpol_verify::Report,
+    out: &mut dyn Write,
+) -> Result<Answer, Failure> {
+    let back = rolled_back(before, None).to_string();
+    match args.output {
+        Format::Json => {
+            let answer = serde_json::json!({
+                "applied": false,
+                "rules": back,
+                "proof": verify::json(report, None),
+            });
+            serde_json::to_writer_pretty(&mut *out, &answer).map_err(std::io::Error::from)?;
+            writeln!(out)?;
+        }
+        Format::Text => {
+            let text = format!("NOT APPLIED: {back}\n\n{}", verify::text(report, None));
+            out.write_all(terminal::printable(&text).as_bytes())?;
+        }
+    }
+    Ok(verify::answer_of(report))
 }
 
 pub(crate) fn remove(args: &RemoveArgs, out: &mut dyn Write) -> Result<Answer, Failure> {
@@ -137,6 +224,7 @@ pub(crate) fn remove(args: &RemoveArgs, out: &mut dyn Write) -> Result<Answer, F
         }
     };
     remove_rules(&args.ruleset, &backends)?;
+    record::forget(&args.state, &args.ruleset);
     writeln!(out, "no rules of netpol are installed")?;
     Ok(Answer::Yes)
 }

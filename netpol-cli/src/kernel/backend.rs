@@ -24,6 +24,22 @@ pub(crate) enum KernelBackend {
     Iptables(Box<Iptables>),
 }
 
+/// The rules of a back end at some time.
+pub(crate) enum Snapshot {
+    Nft(netpol_nft::Snapshot),
+    Iptables(netpol_iptables::Snapshot),
+}
+
+impl Snapshot {
+    /// Were there no rules?
+    pub(crate) fn is_empty(&self) -> bool {
+        match self {
+            Self::Nft(snapshot) => snapshot.is_empty(),
+            Self::Iptables(snapshot) => snapshot.is_empty(),
+        }
+    }
+}
+
 /// What a change did.
 pub(crate) struct Report {
     /// How many commands or lines created, switched and cleaned up.
@@ -111,15 +127,33 @@ impl fmt::Display for KernelBackend {
 }
 
 impl KernelBackend {
-    /// Does the prover read its rules?
-    pub(crate) fn can_be_proved(&self) -> bool {
-        matches!(self, Self::Nft(_))
-    }
-
     pub(crate) fn replace(&mut self, ruleset: &Ruleset) -> Result<(), Failure> {
         match self {
             Self::Nft(nft) => nft.replace(ruleset).map_err(|error| of_nft(&error)),
             Self::Iptables(iptables) => iptables.replace(ruleset).map_err(|e| of_iptables(&e)),
+        }
+    }
+
+    /// The rules as they are.
+    pub(crate) fn snapshot(&self) -> Result<Snapshot, Failure> {
+        match self {
+            Self::Nft(nft) => nft.snapshot().map(Snapshot::Nft).map_err(|error| of_nft(&error)),
+            Self::Iptables(iptables) => {
+                iptables.snapshot().map(Snapshot::Iptables).map_err(|e| of_iptables(&e))
+            }
+        }
+    }
+
+    /// Puts the rules back as they were.
+    pub(crate) fn restore(&mut self, snapshot: &Snapshot) -> Result<(), Failure> {
+        match (self, snapshot) {
+            (Self::Nft(nft), Snapshot::Nft(snapshot)) => {
+                nft.restore(snapshot).map_err(|error| of_nft(&error))
+            }
+            (Self::Iptables(iptables), Snapshot::Iptables(snapshot)) => {
+                iptables.restore(snapshot).map_err(|error| of_iptables(&error))
+            }
+            _ => Err(Failure::Message("a snapshot of another back end".to_owned())),
         }
     }
 

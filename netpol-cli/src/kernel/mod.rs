@@ -3,7 +3,9 @@
 mod apply;
 mod backend;
 pub(crate) mod node;
+pub(crate) mod record;
 mod stats;
+mod verified;
 
 pub(crate) use apply::{apply, remove};
 pub(crate) use stats::stats;

@@ -63,7 +63,12 @@ impl Record {
             std::fs::create_dir_all(&state.state)?;
             // Whole or not at all, and for nobody else to read: it has the addresses of all pods.
             let draft = path.with_extension(format!("{}.draft", std::process::id()));
-            let options = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
+            let options = std::fs::OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .mode(0o600)
+                .open(&draft)?;
             let mut file = std::io::BufWriter::new(options);
             serde_json::to_writer(&mut file, self)?;
             std::io::Write::flush(&mut file)?;
@@ -83,7 +88,9 @@ pub(crate) fn read(state: &StateArgs, ruleset: &RulesetArgs) -> Result<Option<Re
     };
     match serde_json::from_slice::<Record>(&text) {
         Ok(record) if record.version == VERSION => Ok(Some(record)),
-        Ok(record) => Err(format!("`{}` has the unknown version {}", path.display(), record.version)),
+        Ok(record) => {
+            Err(format!("`{}` has the unknown version {}", path.display(), record.version))
+        }
         Err(error) => Err(format!("`{}`: {error}", path.display())),
     }
 }

@@ -1,15 +1,27 @@
 //! What is looked at: this machine's kernel or dumps, and for which node.
 
 use crate::Failure;
-use crate::args::InspectArgs;
+use crate::args::{BackendName, InspectArgs, RulesetArgs};
 use crate::kernel::{self, node};
-use netpol_core::{InterfaceName, NodeName, Options, PodId, Scope, compile};
+use netpol_core::{InterfaceName, NodeName, Options, PodId, Ruleset, Scope, compile};
 use netpol_host::Host;
 use netpol_k8s::Manifests;
-use netpol_verify::machine::Machine;
+use netpol_verify::machine::{Machine, Own};
 use netpol_verify::{Dump, Kernel, Specification, read_dumps};
 use std::collections::BTreeMap;
 use std::path::Path;
+
+/// Whose rules are netpol's own.
+pub(crate) fn own(args: &RulesetArgs) -> Own {
+    let (table, prefix) = (args.table.to_string(), args.prefix.to_string());
+    match (args.backend.backend, args.backend.iptables) {
+        (BackendName::Nft, _) => Own::default().with_table(table),
+        (BackendName::Iptables, _) | (BackendName::Auto, Some(_)) => {
+            Own::default().with_chains(prefix)
+        }
+        (BackendName::Auto, None) => Own::default().with_table(table).with_chains(prefix),
+    }
+}
 
 /// A ruleset, and what it should enforce.
 pub(crate) struct Source {
@@ -38,7 +50,7 @@ impl Source {
         let interfaces =
             interfaces.into_iter().map(|(pod, name)| (pod, name.to_string())).collect();
         let machine = if live {
-            let read = Kernel::new().nft();
+            let read = Kernel::new().machine();
             read.map_err(|error| Failure::Message(format!("{error}; {}", error.hint())))?
         } else {
             let dumps: Result<Vec<Dump>, Failure> =
@@ -53,13 +65,20 @@ impl Source {
         Specification::new(manifests.cluster(), self.node.as_ref(), self.options)
     }
 
+    /// The rules that should be in the kernel.
+    pub(crate) fn rules(&self, manifests: &Manifests) -> Result<Ruleset, Failure> {
+        let scope = self.node.as_ref().map_or(Scope::Cluster, Scope::Node);
+        let rules = compile(manifests.cluster(), scope);
+        rules.map_err(|error| Failure::Message(error.to_string()))
+    }
+
     /// The node whose rules they are; none if they are for all pods.
     pub(crate) fn node(&self) -> Option<&NodeName> {
         self.node.as_ref()
     }
 }
 
-fn read_dump(path: &Path) -> Result<Dump, Failure> {
+pub(super) fn read_dump(path: &Path) -> Result<Dump, Failure> {
     let name = path.display().to_string();
     match std::fs::read_to_string(path) {
         Ok(text) => Ok(Dump { name, text }),
