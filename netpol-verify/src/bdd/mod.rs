@@ -1,0 +1,208 @@
+//! A second engine: the same theorem, by binary decision diagrams.
+//!
+//! The prover of [`crate::prove`] divides packets into classes and sends one packet of each through both sides. This one
+//! knows no classes: a set of packets is a decision diagram over the bits of their fields. All packets of a question walk
+//! through the rules together ([`execute`](self), which splits them at each condition), the policies become the set of
+//! packets that they allow, and what remains is whether a packet is in one set and not in the other. It shares no code with
+//! the other engine but what both speak of: the rule machine, the specification's selections, and the words of the result.
+//!
+//! ```text
+//! fates of all packets     pass, drop, unknown; pass or drop by what was not understood
+//! wrong                    must pass and is dropped, or must not pass and does
+//! proved                   the set of wrong packets, and the set of those of which nobody knows, are empty
+//! refuted                  a member of the first; it is sent through the machine and the specification once more, alone
+//! ```
+//!
+//! It is slower, and there for doubters: two engines that have nothing in common rarely make the same mistake.
+//!
+//! ```
+//! use netpol_core::{Cluster, Labels, Options, Pod, PodId, Policy, Selector};
+//! use netpol_verify::{ProofOptions, Specification, bdd, machine::Machine};
+//!
+//! let mut cluster = Cluster::new();
+//! let web = Pod::new(PodId::new("shop", "web"), Labels::new());
+//! cluster.insert_pod(web.with_addresses(["10.0.0.7".parse()?]));
+//! let specification = Specification::new(&cluster, None, Options::default());
+//! let proof = bdd::prove(&Machine::new(), &specification, &ProofOptions::default());
+//! assert!(proof.is_proved(), "nothing is denied, nothing is dropped");
+//!
+//! cluster.insert_policy(Policy::network_policy("shop", "deny", Selector::everything(), Some(vec![]), None));
+//! let specification = Specification::new(&cluster, None, Options::default());
+//! let proof = bdd::prove(&Machine::new(), &specification, &ProofOptions::default());
+//! assert!(proof.is_refuted(), "nothing is enforced");
+//! # Ok::<(), std::net::AddrParseError>(())
+//! ```
+
+mod answer;
+mod devices;
+mod diagram;
+mod execute;
+mod packets;
+mod policy;
+mod question;
+mod sets;
+
+use crate::machine::{Machine, NotUnderstood, Stage, device_value};
+use crate::specification::{PodIndex, Specification};
+use crate::{Conclusion, ProofOptions};
+use answer::Findings;
+use devices::Devices;
+use diagram::Diagrams;
+use policy::Policies;
+use question::{Judges, Question};
+use sets::Sets;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+/// Nodes of the first attempt; each is 16 bytes.
+const FEWEST_NODES: usize = 1 << 16;
+/// Nodes of the last attempt.
+const MOST_NODES: usize = 1 << 26;
+
+/// What the second engine found out.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Proof {
+    /// Proved, refuted or not proved: as [`crate::Report::conclusion`], and of the same theorem under the same assumptions.
+    pub conclusion: Conclusion,
+    /// How much was looked at.
+    pub statistics: Statistics,
+}
+
+impl Proof {
+    /// Is it proved?
+    #[must_use]
+    pub fn is_proved(&self) -> bool {
+        matches!(self.conclusion, Conclusion::Proved)
+    }
+
+    /// Is it refuted?
+    #[must_use]
+    pub fn is_refuted(&self) -> bool {
+        matches!(self.conclusion, Conclusion::Refuted(_))
+    }
+}
+
+/// How much the second engine looked at.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Statistics {
+    /// Local pods.
+    pub pods: usize,
+    /// Questions: a way, and an address or a device of a local pod.
+    pub questions: usize,
+    /// Nodes of the diagrams at the end.
+    pub nodes: usize,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// Proves that a ruleset does what policies say, or shows a packet for which it does not: the theorem of [`crate::prove`], by
+/// decision diagrams.
+#[must_use]
+pub fn prove(
+    machine: &Machine,
+    specification: &Specification<'_>,
+    options: &ProofOptions,
+) -> Proof {
+    let started = Instant::now();
+    let mut nodes = FEWEST_NODES;
+    let mut proof = loop {
+        let engine = Engine::new(machine, specification, options, nodes);
+        match engine.and_then(Engine::answer) {
+            Some(proof) => break proof,
+            None if nodes < MOST_NODES => nodes *= 8,
+            None => {
+                let what = NotUnderstood::new("decision diagrams", "there is no room for them");
+                let conclusion =
+                    Conclusion::NotProved { not_understood: BTreeSet::from([what]), example: None };
+                break Proof { conclusion, statistics: Statistics::default() };
+            }
+        }
+    };
+    proof.statistics.took = started.elapsed();
+    proof
+}
+
+struct Engine<'p, 'a> {
+    machine: &'p Machine,
+    specification: &'p Specification<'a>,
+    options: &'p ProofOptions,
+    diagrams: Diagrams,
+    sets: Sets,
+    /// The devices of local pods, where they are known.
+    given: BTreeMap<PodIndex, u128>,
+}
+
+impl<'p, 'a> Engine<'p, 'a> {
+    /// None if there is no memory for so many nodes.
+    fn new(
+        machine: &'p Machine,
+        specification: &'p Specification<'a>,
+        options: &'p ProofOptions,
+        nodes: usize,
+    ) -> Option<Self> {
+        let diagrams = Diagrams::new(nodes, packets::FIRST)?;
+        let device = |index: PodIndex| {
+            let pod = specification.pod(index)?;
+            let manifest = pod.interface().map(|name| name.as_str());
+            let name = options.interfaces.get(pod.id()).map(String::as_str).or(manifest)?;
+            device_value(name)
+        };
+        let local = specification.local_pods();
+        let given = local.filter_map(|index| Some((index, device(index)?))).collect();
+        Some(Self { machine, specification, options, diagrams, sets: Sets::default(), given })
+    }
+
+    /// Is the chain in a table of netpol?
+    fn is_own(&self, chain: usize) -> bool {
+        let Some(own) = &self.options.own_table else { return true };
+        let table = self.machine.chain(chain).and_then(|c| self.machine.tables.get(c.table));
+        table.is_some_and(|table| table.name == *own)
+    }
+
+    /// The stages that must let pass what is allowed, and those that together must drop what is denied. Where other parts of
+    /// the ruleset have a say of their own, only netpol's own must let pass; what is denied may be dropped by any.
+    fn judges(&self, question: &Question) -> Judges {
+        let all: Vec<Stage> = self.machine.stages(question.path(), question.v6);
+        if !question.is_of_the_node() {
+            return Judges { must_pass: all, all: None };
+        }
+        let own: Vec<Stage> =
+            all.iter().filter(|stage| self.is_own(stage.chain)).cloned().collect();
+        let others = own.len() < all.len();
+        Judges { must_pass: own, all: others.then_some(all) }
+    }
+
+    fn is_asked(&self, pod: PodIndex) -> bool {
+        let pod = self.specification.pod(pod);
+        let only = self.options.only.as_ref();
+        only.is_none_or(|only| pod.is_some_and(|pod| only.contains(pod.id())))
+    }
+
+    /// Answers all questions; none if there was no room for the diagrams.
+    fn answer(self) -> Option<Proof> {
+        let mut statistics = Statistics {
+            pods: self.specification.local_pods().filter(|pod| self.is_asked(*pod)).count(),
+            ..Statistics::default()
+        };
+        let mut findings = Findings::default();
+        let devices = Devices::new(&self, packets::DEVICE);
+        let other_devices = Devices::new(&self, packets::OTHER_DEVICE);
+        for v6 in [false, true] {
+            let policies = Policies::new(self.specification, &self.diagrams, v6);
+            let world = question::World::new(&self, v6, &devices, &other_devices, &policies);
+            for question in self.questions(v6) {
+                self.sets.forget_fixed();
+                statistics.questions += 1;
+                world.ask(&question, &mut findings);
+                if self.diagrams.is_full() {
+                    return None;
+                }
+            }
+        }
+        statistics.nodes = self.diagrams.nodes();
+        let conclusion = findings.conclusion(self.machine, self.specification, self.options);
+        Some(Proof { conclusion, statistics })
+    }
+}
