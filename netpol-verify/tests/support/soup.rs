@@ -50,6 +50,21 @@ pub(crate) struct Soup {
 }
 
 impl Soup {
+    /// Rules of netpol for two pods that let nothing in but what is near, and the chains of another table, empty.
+    pub(crate) fn enforced() -> Self {
+        Self {
+            policies: vec![1],
+            established: Established::Keep,
+            others: OtherProtocols::Police,
+            enforced: true,
+            guarded: true,
+            knows_interfaces: true,
+            drops: Vec::new(),
+            at_device: None,
+            rules: Vec::new(),
+        }
+    }
+
     pub(crate) fn options(&self) -> Options {
         let options = Options::default().with_established(self.established);
         options.with_other_protocols(self.others)
@@ -279,8 +294,9 @@ pub(crate) fn soups() -> impl Strategy<Value = Soup> {
     // Few chains have rules, so that not all is wrong.
     let all = chains.len();
     let some = proptest::bits::usize::between(0, all);
-    let rules = (chains, some.clone(), some).prop_map(|(all, some, more)| {
-        let taken = (0u32..).zip(all).filter(|(at, _)| some & more >> at & 1 == 1);
+    let rules = (chains, some.clone(), some, any::<bool>()).prop_map(|(all, some, more, few)| {
+        let some = if few { some & more } else { some };
+        let taken = (0u32..).zip(all).filter(|(at, _)| some >> at & 1 == 1);
         taken.flat_map(|(_, rules)| rules).collect::<Vec<Rules>>()
     });
     let drops = prop_oneof![
