@@ -6,8 +6,8 @@
 use super::Engine;
 use super::diagram::{Block, Diagram};
 use super::execute::Execution;
+use super::packets::in_state;
 use super::packets::{ADDRESS, FIRST, OTHER, PROTOCOL, Packets, SECOND, Value, address};
-use super::packets::{device_names, in_state};
 use crate::machine::{ConnState, Path, Range};
 use crate::specification::PodIndex;
 use std::collections::BTreeMap;
@@ -27,8 +27,8 @@ impl Devices {
     pub(super) fn new(engine: &Engine<'_, '_>, block: Block) -> Self {
         let diagrams = &engine.diagrams;
         let given: Vec<Range> = engine.given.values().map(|device| Range::one(*device)).collect();
-        let names = device_names(diagrams, block);
-        let free = diagrams.minus(&names, &diagrams.within(block, &given));
+        let real = diagrams.within(block, &engine.sets.names().real());
+        let free = diagrams.minus(&real, &engine.sets.within(diagrams, block, &given));
         let mut devices = Self { block, of_pod: BTreeMap::new(), outside: free.clone() };
         let unknown =
             |pod: PodIndex| engine.specification.is_local(pod) && !engine.given.contains_key(&pod);
@@ -94,7 +94,8 @@ impl Devices {
     pub(super) fn of(&self, engine: &Engine<'_, '_>, pod: Option<PodIndex>) -> Diagram {
         let given = pod.and_then(|pod| engine.given.get(&pod));
         if let Some(device) = given {
-            return engine.diagrams.point(self.block, *device);
+            let device = [Range::one(*device)];
+            return engine.sets.within(&engine.diagrams, self.block, &device);
         }
         let known = pod.and_then(|pod| self.of_pod.get(&pod));
         known.unwrap_or(&self.outside).clone()

@@ -33,11 +33,6 @@ impl Block {
         Self { first: self.first + self.width - width, width }
     }
 
-    /// Bits of it from one on.
-    pub(super) const fn part(self, from: u32, width: u32) -> Self {
-        Self { first: self.first + from, width }
-    }
-
     const fn end(self) -> u32 {
         self.first + self.width
     }

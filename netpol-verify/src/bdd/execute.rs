@@ -132,7 +132,7 @@ impl<'e> Execution<'e> {
                     Value::Is(device) => diagrams.constant(names.contains(&device)),
                     Value::In(block) => {
                         let points: Vec<Range> = names.into_iter().map(Range::one).collect();
-                        diagrams.within(block, &points)
+                        self.sets.within(diagrams, block, &points)
                     }
                     Value::Missing => diagrams.none(),
                 };

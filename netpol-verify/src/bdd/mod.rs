@@ -37,21 +37,24 @@ mod answer;
 mod devices;
 mod diagram;
 mod execute;
+mod names;
 mod packets;
 mod policy;
 mod question;
 mod sets;
 
-use crate::machine::{Machine, NotUnderstood, Stage, device_value};
+use crate::machine::{Machine, NotUnderstood, Stage, Step, device_value};
 use crate::specification::{PodIndex, Specification};
 use crate::{Conclusion, ProofOptions};
 use answer::Findings;
 use devices::Devices;
 use diagram::Diagrams;
+use names::Names;
 use policy::Policies;
 use question::{Judges, Question};
 use sets::Sets;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Nodes of the first attempt; each is 16 bytes.
@@ -106,7 +109,7 @@ pub fn prove(
     options: &ProofOptions,
 ) -> Proof {
     let started = Instant::now();
-    let mut nodes = FEWEST_NODES;
+    let mut nodes = room(machine);
     let mut proof = loop {
         let engine = Engine::new(machine, specification, options, nodes);
         match engine.and_then(Engine::answer) {
@@ -124,6 +127,21 @@ pub fn prove(
     proof
 }
 
+/// Nodes of the first attempt: some for each element that rules look up.
+fn room(machine: &Machine) -> usize {
+    let steps = machine.chains.iter().flat_map(|chain| &chain.rules).flat_map(|rule| &rule.steps);
+    let mut seen = BTreeSet::new();
+    let elements = steps.map(|step| match step {
+        Step::Match(condition) if seen.insert(Arc::as_ptr(&condition.set).addr()) => {
+            condition.set.intervals().len() + condition.set.boxes().len()
+        }
+        Step::Dispatch { map, .. } => map.entries().len(),
+        _ => 0,
+    });
+    let wanted = elements.sum::<usize>().saturating_mul(32);
+    wanted.next_power_of_two().clamp(FEWEST_NODES, MOST_NODES)
+}
+
 struct Engine<'p, 'a> {
     machine: &'p Machine,
     specification: &'p Specification<'a>,
@@ -135,14 +153,13 @@ struct Engine<'p, 'a> {
 }
 
 impl<'p, 'a> Engine<'p, 'a> {
-    /// None if there is no memory for so many nodes.
+    /// None if there is no memory for so many nodes, or if there are more devices than numbers.
     fn new(
         machine: &'p Machine,
         specification: &'p Specification<'a>,
         options: &'p ProofOptions,
         nodes: usize,
     ) -> Option<Self> {
-        let diagrams = Diagrams::new(nodes, packets::FIRST)?;
         let device = |index: PodIndex| {
             let pod = specification.pod(index)?;
             let manifest = pod.interface().map(|name| name.as_str());
@@ -150,8 +167,14 @@ impl<'p, 'a> Engine<'p, 'a> {
             device_value(name)
         };
         let local = specification.local_pods();
-        let given = local.filter_map(|index| Some((index, device(index)?))).collect();
-        Some(Self { machine, specification, options, diagrams, sets: Sets::default(), given })
+        let given: BTreeMap<PodIndex, u128> =
+            local.filter_map(|index| Some((index, device(index)?))).collect();
+        let names = Names::new(machine, given.values().copied());
+        if names.count() > packets::MOST_DEVICES {
+            return None;
+        }
+        let diagrams = Diagrams::new(nodes, packets::FIRST)?;
+        Some(Self { machine, specification, options, diagrams, sets: Sets::new(names), given })
     }
 
     /// Is the chain in a table of netpol?

@@ -1,6 +1,7 @@
 //! How a packet is spread over boolean variables, and which of its fields a question fixes.
 
 use super::diagram::{Block, Diagram, Diagrams};
+use super::names::Names;
 use crate::machine::{ConnState, Field, Packet, Range, Stage};
 
 // From the top of the diagrams to their bottom. The state decides most; addresses come before ports, since what two
@@ -11,13 +12,20 @@ pub(super) const DIRECTION: Block = STATE.then(1);
 pub(super) const ADDRESS: Block = DIRECTION.then(128);
 /// The other address, where it varies, too.
 pub(super) const OTHER: Block = ADDRESS.then(128);
-/// The device that belongs to the first address.
-pub(super) const DEVICE: Block = OTHER.then(128);
-/// The device that belongs to the other address.
-pub(super) const OTHER_DEVICE: Block = DEVICE.then(128);
+/// The number of the device that belongs to the first address.
+pub(super) const DEVICE: Block = OTHER.then(16);
+/// The number of the device that belongs to the other address.
+pub(super) const OTHER_DEVICE: Block = DEVICE.then(16);
+/// How many devices can be told apart.
+pub(super) const MOST_DEVICES: usize = 1 << 16;
 pub(super) const PROTOCOL: Block = OTHER_DEVICE.then(8);
 pub(super) const SECOND: Block = PROTOCOL.then(16);
 pub(super) const FIRST: Block = SECOND.then(16);
+
+/// Is it a block of numbers of devices?
+pub(super) fn is_device(block: Block) -> bool {
+    block == DEVICE || block == OTHER_DEVICE
+}
 
 /// What is known of a field.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -72,9 +80,10 @@ impl Packets {
     }
 
     /// A packet out of variables with values.
-    pub(super) fn packet(&self, bits: &[bool]) -> Packet {
+    pub(super) fn packet(&self, bits: &[bool], names: &Names) -> Packet {
         let value = |value: Value| match value {
             Value::Is(value) => Some(value),
+            Value::In(block) if is_device(block) => names.name(Diagrams::number(bits, block)),
             Value::In(block) => Some(Diagrams::number(bits, block)),
             Value::Missing => None,
         };
@@ -109,18 +118,4 @@ pub(super) fn in_state(diagrams: &Diagrams, state: ConnState, reply: bool) -> Di
 pub(super) fn has_direction(diagrams: &Diagrams) -> Diagram {
     let without = [ConnState::Invalid, ConnState::Untracked].map(|state| Range::one(state.bit()));
     diagrams.not(&diagrams.within(STATE, &without))
-}
-
-/// The names that a device can have: at least one byte, and nothing behind the first that is zero.
-pub(super) fn device_names(diagrams: &Diagrams, block: Block) -> Diagram {
-    let byte = |at: u32| block.part(8 * at, 8);
-    // Behind the end of a name, and where a name may end or go on.
-    let (mut ended, mut going) = (diagrams.all(), diagrams.none());
-    for at in (1..16).rev() {
-        let zero = (Range::one(0u8), ended.clone());
-        let more = (Range::new(1u8, 255u8), going.clone());
-        going = diagrams.pieces(byte(at), &[zero.clone(), more]);
-        ended = diagrams.pieces(byte(at), &[zero]);
-    }
-    diagrams.pieces(byte(0), &[(Range::new(1u8, 255u8), going)])
 }

@@ -10,7 +10,7 @@ use super::packets::{
     in_state,
 };
 use super::policy::{Policies, Remote};
-use crate::machine::{ConnState, Path, Range, Stage, device_prefix, device_value};
+use crate::machine::{ConnState, Path, Range, Stage, device_value};
 use crate::specification::PodIndex;
 use netpol_core::{Direction, Established};
 use std::cell::OnceCell;
@@ -303,10 +303,6 @@ impl<'w, 'p, 'a> World<'w, 'p, 'a> {
     /// Of some packets one that tells most: of a new TCP connection, if there is one.
     fn telling(&self, packets: &Packets, some: &Diagram) -> Option<crate::machine::Packet> {
         let diagrams = &self.engine.diagrams;
-        let named = |block, prefix: &str| {
-            let names = device_prefix(prefix).map(|range| diagrams.within(block, &[range]));
-            names.unwrap_or_else(|| diagrams.all())
-        };
         let mut wishes = vec![
             in_state(diagrams, ConnState::New, false),
             in_state(diagrams, ConnState::Established, false),
@@ -316,14 +312,15 @@ impl<'w, 'p, 'a> World<'w, 'p, 'a> {
             diagrams.point(SECOND, 80u8),
         ];
         for block in [DEVICE, OTHER_DEVICE] {
-            let device = device_value("uplink0").unwrap_or(0);
-            wishes.extend([diagrams.point(block, device), named(block, "uplink0")]);
+            let uplink =
+                device_value("uplink0").map_or(0, |name| self.engine.sets.names().number(name));
+            wishes.push(diagrams.point(block, uplink));
         }
         let packet = wishes.into_iter().fold(some.clone(), |some, wish| {
             let better = diagrams.and(&some, &wish);
             if diagrams.is_none(&better) { some } else { better }
         });
-        Some(packets.packet(&diagrams.least(&packet)?))
+        Some(packets.packet(&diagrams.least(&packet)?, self.engine.sets.names()))
     }
 }
 
