@@ -1,9 +1,8 @@
 //! A second engine: the same theorem, by binary decision diagrams.
 //!
-//! The prover of [`crate::prove`] divides packets into classes and sends one packet of each through both sides. This one
+//! The prover of [`crate::prove()`] divides packets into classes and sends one packet of each through both sides. This one
 //! knows no classes: a set of packets is a decision diagram over the bits of their fields. All packets of a question walk
-//! through the rules together ([`execute`](self), which splits them at each condition), the policies become the set of
-//! packets that they allow, and what remains is whether a packet is in one set and not in the other. It shares no code with
+//! through the rules together and are split at each condition, the policies become the set of packets that they allow, and what remains is whether a packet is in one set and not in the other. It shares no code with
 //! the other engine but what both speak of: the rule machine, the specification's selections, and the words of the result.
 //!
 //! ```text
@@ -100,7 +99,7 @@ pub struct Statistics {
     pub took: Duration,
 }
 
-/// Proves that a ruleset does what policies say, or shows a packet for which it does not: the theorem of [`crate::prove`], by
+/// Proves that a ruleset does what policies say, or shows a packet for which it does not: the theorem of [`crate::prove()`], by
 /// decision diagrams.
 #[must_use]
 pub fn prove(

@@ -294,7 +294,7 @@ pub(crate) fn soups() -> impl Strategy<Value = Soup> {
     // Few chains have rules, so that not all is wrong.
     let all = chains.len();
     let some = proptest::bits::usize::between(0, all);
-    let rules = (chains, some.clone(), some, any::<bool>()).prop_map(|(all, some, more, few)| {
+    let rules = (chains, some, some, any::<bool>()).prop_map(|(all, some, more, few)| {
         let some = if few { some & more } else { some };
         let taken = (0u32..).zip(all).filter(|(at, _)| some >> at & 1 == 1);
         taken.flat_map(|(_, rules)| rules).collect::<Vec<Rules>>()
