@@ -161,7 +161,7 @@ fn foreign_rules_are_judged_alike() {
     if let Err(error) = done {
         panic!("{error}");
     }
-    assert!(tally.iter().all(|count| count.get() > 20), "{tally:?}");
+    assert!(tally.iter().all(|count| count.get() > 3), "{tally:?}");
 }
 
 /// A base chain of a table.

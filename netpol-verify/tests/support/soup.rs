@@ -269,9 +269,9 @@ fn action(calls: usize) -> impl Strategy<Value = Step> {
         5 => map,
         4 => (bits(), bits()).prop_map(|(and, xor)| Step::Mark { and, xor }),
         2 => Just(Step::Free("limit".to_owned())),
-        1 => Just(Step::UnknownMatch(what("a condition"))),
+        2 => Just(Step::UnknownMatch(what("a condition"))),
         1 => Just(Step::UnknownMark(what("a mark"))),
-        1 => Just(Step::Opaque(what("a statement"))),
+        2 => Just(Step::Opaque(what("a statement"))),
     ]
 }
 
