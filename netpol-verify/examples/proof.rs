@@ -1,4 +1,4 @@
-//! How long a proof takes for a node of a large cluster, and how much memory.
+//! How long a proof takes for a node of a large cluster, and how much memory; then the same by the second engine.
 //!
 //! ```sh
 //! cargo run --release -p netpol-verify --example proof -- PODS POLICIES [legacy|nft]
@@ -14,7 +14,7 @@ use netpol_host::{Host, HostOptions};
 use netpol_iptables::{Flavor, Iptables, IptablesOptions};
 use netpol_k8s::Reader;
 use netpol_nft::{Guard, NftOptions, layout, script};
-use netpol_verify::{Dump, Kernel, ProofOptions, Specification, prove, read_dumps};
+use netpol_verify::{Dump, Kernel, ProofOptions, Specification, bdd, prove, read_dumps};
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
@@ -80,6 +80,11 @@ fn main() {
     println!("all: {:?}, {:#?}", started.elapsed(), report.statistics);
     println!("proved: {}", report.is_proved());
     println!("memory: {} kB before, {} kB more at most", before, memory("VmHWM") - before);
+    let second = bdd::prove(&machine, &specification, &proof);
+    println!("decision diagrams: {:#?}, proved: {}", second.statistics, second.is_proved());
+    let ratio = second.statistics.took.as_secs_f64() / report.statistics.took.as_secs_f64();
+    println!("the second engine takes {ratio:.1} times as long as the first");
+    println!("memory: {} kB at most", memory("VmHWM"));
     let one = cluster.pods().find(|pod| pod.node() == Some(&node)).unwrap().id().clone();
     let started = Instant::now();
     let report = prove(&machine, &specification, &proof.with_only([one].into()));

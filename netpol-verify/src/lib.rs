@@ -38,6 +38,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+#[cfg(feature = "bdd")]
+pub mod bdd;
 mod drift;
 mod dump;
 pub mod ipset;

@@ -63,12 +63,12 @@ impl Selected {
 #[derive(Debug)]
 pub(crate) struct Side<'a> {
     subject: PodIndex,
-    direction: Direction,
-    admin: Vec<SpecRule<'a>>,
+    pub(crate) direction: Direction,
+    pub(crate) admin: Vec<SpecRule<'a>>,
     /// The policies that isolate the pod, and their rules.
-    isolating: Vec<&'a Policy>,
-    allowing: Vec<SpecRule<'a>>,
-    baseline: Vec<SpecRule<'a>>,
+    pub(crate) isolating: Vec<&'a Policy>,
+    pub(crate) allowing: Vec<SpecRule<'a>>,
+    pub(crate) baseline: Vec<SpecRule<'a>>,
 }
 
 #[derive(Debug)]
@@ -76,8 +76,8 @@ pub(crate) struct SpecRule<'a> {
     pub(crate) peers: Option<Vec<SpecPeer>>,
     pub(crate) ports: Option<&'a [PortEntry]>,
     /// Do names of ports hold for peers that are no pods (NP-48), or not (CNP-16)?
-    names_for_all: bool,
-    verdict: Verdict,
+    pub(crate) names_for_all: bool,
+    pub(crate) verdict: Verdict,
     policy: &'a Policy,
     number: usize,
     source: Option<&'a SourcePosition>,

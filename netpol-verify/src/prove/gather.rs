@@ -250,8 +250,13 @@ impl<'m> Walk<'m, '_> {
             .map(|(_, range)| *range)
             .collect();
         let protocols = if own.is_empty() { protocols } else { own.as_slice() };
-        for (field, range) in key.iter().zip(&slice.rest) {
+        let lane = key.iter().position(|field| *field == self.lane);
+        for (part, (field, range)) in key.iter().zip(&slice.rest).enumerate() {
             match field {
+                // A field may stand in a key twice; the slice has the addresses of its first place.
+                field if *field == self.lane && Some(part) != lane => {
+                    found.lanes.push(Rc::new(self.space.predicate([range])));
+                }
                 field if *field == self.lane => {
                     let number = std::ptr::from_ref(slice).addr();
                     let set = set.unwrap_or(0);

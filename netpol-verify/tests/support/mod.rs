@@ -8,7 +8,7 @@
 
 use netpol_core::{Cluster, InterfaceName, NodeName, Options, PodId};
 use netpol_verify::machine::Machine;
-use netpol_verify::{Kernel, ProofOptions, Report, Specification, nft, prove};
+use netpol_verify::{Kernel, ProofOptions, Report, Specification, bdd, nft, prove};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -32,7 +32,39 @@ pub(crate) fn report(
 ) -> Report {
     let specification = Specification::new(cluster, node, policy);
     let options = ProofOptions::default().with_own_table("netpol").with_own_chains("NP");
-    prove(machine, &specification, &options.with_interfaces(interfaces.clone()))
+    let options = options.with_interfaces(interfaces.clone());
+    prove(machine, &specification, &options)
+}
+
+/// Does the engine over decision diagrams come to the same conclusion?
+#[track_caller]
+pub(crate) fn second_engine_agrees(
+    report: &Report,
+    machine: &Machine,
+    cluster: &Cluster,
+    policy: Options,
+    interfaces: &BTreeMap<PodId, String>,
+) {
+    let specification = Specification::new(cluster, None, policy);
+    let options = ProofOptions::default().with_own_table("netpol").with_own_chains("NP");
+    let options = options.with_interfaces(interfaces.clone());
+    let proof = bdd::prove(machine, &specification, &options);
+    let kinds = |proved, refuted| {
+        if proved {
+            "proved"
+        } else if refuted {
+            "refuted"
+        } else {
+            "not proved"
+        }
+    };
+    assert_eq!(
+        kinds(report.is_proved(), report.is_refuted()),
+        kinds(proof.is_proved(), proof.is_refuted()),
+        "{:?}\n{:?}",
+        report.conclusion,
+        proof.conclusion
+    );
 }
 
 /// A device for each managed pod.

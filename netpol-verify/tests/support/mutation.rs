@@ -20,7 +20,7 @@ use proptest::strategy::ValueTree as _;
 use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use support::report;
+use support::{report, second_engine_agrees};
 
 /// A change, in words, and the ruleset after it.
 pub(crate) type Mutant<T> = (String, T);
@@ -75,6 +75,7 @@ fn check(
     let universe = Universe::new(cluster, None, addresses, policy, &interfaces);
     for (what, machine) in mutants {
         let report = report(&machine, cluster, None, policy, &interfaces);
+        second_engine_agrees(&report, &machine, cluster, policy, &interfaces);
         let difference = universe.difference(&machine);
         let kind = what.split(':').next().unwrap().to_owned();
         let [refuted, proved] = tally.by_kind.entry(kind).or_default();
