@@ -70,7 +70,7 @@ pub(crate) fn lines(text: &str, quoting: Quoting) -> Vec<Line<'_>> {
 
 fn could_stand_alone(line: &str) -> bool {
     let starts = ["-A ", "*", ":", "[", "#", "COMMIT", "create ", "add "];
-    starts.iter().any(|start| line.starts_with(start))
+    starts.iter().any(|start| line.trim_start().starts_with(start))
 }
 
 fn is_open(line: &str, quoting: Quoting) -> bool {

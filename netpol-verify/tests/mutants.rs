@@ -1,12 +1,6 @@
 //! Every change of a ruleset that changes what it does is refuted; every other one is proved.
 //!
 //! What a change does is decided packet by packet (`support/universe.rs`), without the prover.
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "helpers of tests fail by panicking"
-)]
-
 #[path = "support/mutation.rs"]
 mod mutation;
 #[path = "support/nft_mutants.rs"]

@@ -36,10 +36,9 @@ struct Text {
 impl Record {
     /// A record of now.
     pub(crate) fn new(backend: String, rules: &Ruleset, dumps: Vec<Dump>) -> Self {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH);
         Self {
             version: VERSION,
-            applied: since.map_or(0, |since| since.as_secs()),
+            applied: now(),
             backend,
             wanted: digest(rules),
             dumps: dumps.into_iter().map(|Dump { name, text }| Text { name, text }).collect(),
@@ -76,6 +75,12 @@ impl Record {
         };
         written().map_err(|error: std::io::Error| format!("`{}`: {error}", path.display()))
     }
+}
+
+/// Seconds since 1970.
+#[expect(clippy::disallowed_methods, reason = "people are told when; no verdict depends on it")]
+pub(crate) fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// What was recorded last for this ruleset in this network namespace, if anything was.

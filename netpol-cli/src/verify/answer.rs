@@ -1,10 +1,10 @@
 //! The answer of `netpol verify`, for people and for programs.
 
 use super::drift::{Drift, Since};
+use crate::kernel::record;
 use netpol_verify::machine::{Fate, NotUnderstood, TraceStep};
 use netpol_verify::{Blame, ChangeKind, Conclusion, Refutation, Report};
 use serde::Serialize;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// How many changes are listed in text.
 const MOST_CHANGES: usize = 20;
@@ -274,8 +274,7 @@ fn drift_text(drift: &Drift, proved: bool) -> String {
 
 /// `12 minutes ago`.
 fn ago(seconds: u64) -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let passed = now.saturating_sub(seconds);
+    let passed = record::now().saturating_sub(seconds);
     let (number, unit) = match passed {
         0..60 => (passed, "second"),
         60..3600 => (passed / 60, "minute"),

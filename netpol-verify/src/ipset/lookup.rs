@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 /// More boxes than this are not made of members that exclude others.
 const MOST_BOXES: usize = 20_000;
+/// With more of these, it is not looked for two members that contradict each other.
+const MOST_WILDCARDS: usize = 1000;
 
 /// A lookup in a set.
 #[derive(Clone, Debug)]
@@ -65,7 +67,7 @@ impl Set {
             return Lookup::Any(Vec::new());
         }
         let excludes = elements.iter().any(|element| element.excludes);
-        if excludes && elements.iter().any(|element| element.wildcard) {
+        if excludes && elements.iter().any(|element| element.wildcard) && is_open(elements) {
             return Lookup::Unknown(format!("`nomatch` beside `wildcard` in the set `{name}`"));
         }
         let mut key: Vec<Field> = Vec::new();
@@ -116,6 +118,20 @@ impl Set {
         let set = ElementSet::of_boxes(key.len(), boxes).named(name);
         Lookup::Any(vec![(key, Arc::new(set))])
     }
+}
+
+/// Are there two of which it depends on their order in the kernel which one a packet is found in? A device and a wildcard
+/// for the same network, only one of which excludes.
+fn is_open(elements: &[Element]) -> bool {
+    let wild = elements.iter().filter(|element| element.wildcard);
+    wild.take(MOST_WILDCARDS + 1).enumerate().any(|(at, one)| {
+        at == MOST_WILDCARDS
+            || elements.iter().any(|other| {
+                one.excludes != other.excludes
+                    && one.specific == other.specific
+                    && one.ranges.iter().zip(&other.ranges).all(|(a, b)| a.meets(b))
+            })
+    })
 }
 
 /// The values of the fields that an element stands for.
@@ -226,6 +242,10 @@ add pair 10.0.0.0/24,10.0.1.0/24
 create device hash:net,iface family inet hashsize 64 maxelem 64
 add device 10.0.0.1,eth0
 add device 0.0.0.0/0,veth wildcard
+add device 10.0.1.0/24,veth7 nomatch
+create unsure hash:net,iface family inet hashsize 64 maxelem 64
+add unsure 10.0.0.0/24,eth wildcard
+add unsure 10.0.0.0/24,eth0 nomatch
 create map bitmap:ip range 10.0.0.0-10.0.255.255 netmask 24
 add map 10.0.3.0
 create ports bitmap:port range 0-1000
@@ -271,6 +291,8 @@ add all ports
             ("device", "src,src", tcp, Some(true)),
             ("device", "src,dst", tcp, Some(true)),
             ("device", "dst,src", tcp, Some(false)),
+            ("device", "dst,dst", tcp, Some(false)),
+            ("unsure", "src,src", tcp, None),
             ("map", "dst", ("::", "10.0.3.77", 6, 0, 0, "", ""), Some(true)),
             ("map", "dst", ("::", "10.0.4.0", 6, 0, 0, "", ""), Some(false)),
             ("ports", "dst", tcp, Some(true)),

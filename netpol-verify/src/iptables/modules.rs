@@ -426,7 +426,11 @@ fn icmp(number: u8, cursor: &mut Cursor<'_>, draft: &mut Draft<'_>) -> Option<()
         }
         let text = &*cursor.next()?.text;
         let range = match text {
-            "any" | "255" if number == 1 => Range::new(0u16, u16::MAX),
+            // Whatever the code.
+            "any" if number == 1 => Range::new(0u16, u16::MAX),
+            text if number == 1 && text.split('/').next() == Some("255") => {
+                Range::new(0u16, u16::MAX)
+            }
             text => value::icmp(text, word)?,
         };
         found.push(Condition::new(vec![Field::First], Arc::new(ElementSet::of(vec![range]))));

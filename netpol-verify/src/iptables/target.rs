@@ -10,16 +10,18 @@ impl Reader<'_> {
     /// Adds what `-j NAME` and its options do.
     pub(super) fn target(&mut self, name: &Word<'_>, options: &[Word<'_>], draft: &mut Draft<'_>) {
         let what = || format!("-j {} {}", name.text, text_of(options)).trim_end().to_owned();
+        // A chain may have the name of any target but those that are always there.
+        let chain = if options.is_empty() { self.jump(name, false) } else { None };
         let verdict = match (&*name.text, options) {
             ("ACCEPT", []) => Some(Verdict::Accept),
-            ("DROP", []) | ("REJECT", _) => Some(Verdict::Drop),
+            ("DROP", []) => Some(Verdict::Drop),
             ("RETURN", []) => Some(Verdict::Return),
+            _ if chain.is_some() => chain,
+            ("REJECT", _) => Some(Verdict::Drop),
             // The packet goes on under other addresses; the theorem is about the ones that policy sees.
             ("DNAT" | "SNAT" | "MASQUERADE" | "REDIRECT" | "NETMAP", _) => Some(Verdict::Accept),
-            (_, []) => self.jump(name, false),
             _ => None,
         };
-        // A chain can be called as any target, but for the ones that are always there.
         if let Some(verdict) = verdict {
             return draft.effect.push(Step::Verdict(verdict));
         }

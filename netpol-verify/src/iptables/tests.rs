@@ -290,3 +290,75 @@ fn packets_pass_all_tables() {
     packet.in_device = device_value("eth1");
     assert_eq!(fates(&packet), BTreeSet::from([Fate::Dropped]));
 }
+
+/// Words of rules, some of which mean something together.
+const WORDS: [&str; 40] = [
+    "-s",
+    "-d",
+    "-i",
+    "-o",
+    "-p",
+    "-f",
+    "-m",
+    "-j",
+    "-g",
+    "!",
+    "--dport",
+    "--ports",
+    "--match-set",
+    "--ctstate",
+    "--ctdir",
+    "--mark",
+    "--icmp-type",
+    "--src-range",
+    "--comment",
+    "--limit",
+    "--set-xmark",
+    "tcp",
+    "icmp",
+    "set",
+    "s",
+    "src,dst",
+    "conntrack",
+    "multiport",
+    "iprange",
+    "mark",
+    "NEW,DNAT",
+    "REPLY",
+    "10.0.0.0/8",
+    "80:90,1",
+    "0x1/0x3",
+    "DROP",
+    "ACCEPT",
+    "T",
+    "MARK",
+    "\"a b\"",
+];
+
+proptest::proptest! {
+    /// Whatever stands in a line, its rule is there, and so is the next one.
+    #[test]
+    fn no_line_is_lost(
+        words in proptest::collection::vec(proptest::sample::select(&WORDS[..]), 0..12),
+        text in "[ -~\\n]{0,40}",
+    ) {
+        for line in [words.join(" "), text.replace("-A", "")] {
+            let text = format!("*filter\n:FORWARD ACCEPT [0:0]\n:T - [0:0]\n-A FORWARD {line}\n-A T -j DROP\nCOMMIT\n");
+            let machine = machine(&text, false);
+            let [forward, last] = machine.chains.as_slice() else { panic!("{text}") };
+            let understood = machine.not_understood.is_empty();
+            proptest::prop_assert!(!forward.rules.is_empty(), "{}", text);
+            proptest::prop_assert!(last.rules.len() == 1 || !understood, "{}", text);
+        }
+    }
+
+    /// No text is too much.
+    #[test]
+    fn any_text_is_read(text in "[-A: *\"\\\\\\[\\]\\nC0-9a-z/,.!]{0,200}") {
+        let mut sets = Sets::default();
+        sets.read("sets", &text);
+        let mut machine = Machine::new();
+        read(&mut machine, "dump", &text, Origin { v6: false, nft: false }, &sets);
+        let _ = (origin(&text), is_listing(&text), crate::ipset::is_listing(&text));
+    }
+}

@@ -54,6 +54,8 @@ pub(super) struct Walk<'m, 'c> {
     pub(super) fixed: HashMap<Field, u128>,
     /// The address field of the lanes.
     pub(super) lane: Field,
+    /// Is it an address that no packet has where the address is not fixed?
+    pub(super) excludes: &'c dyn Fn(u128) -> bool,
 }
 
 impl<'m> Walk<'m, '_> {
@@ -92,7 +94,9 @@ impl<'m> Walk<'m, '_> {
         for step in steps {
             match step {
                 Step::Match(condition) => {
-                    if self.decided(&condition.key, condition, stage) == Some(false) {
+                    if self.decided(&condition.key, condition, stage) == Some(false)
+                        || self.is_outside(condition)
+                    {
                         return;
                     }
                     if !self.condition(condition, stage, &mut protocols, found) {
@@ -153,6 +157,18 @@ impl<'m> Walk<'m, '_> {
     fn decided(&self, key: &[Field], condition: &Condition, stage: &Stage) -> Option<bool> {
         let values: Option<Vec<u128>> = self.fixed_parts(key, stage).into_iter().collect();
         values.map(|values| condition.holds(&values))
+    }
+
+    /// Does it ask for nothing but addresses that no packet has? What is behind it is not reached then: a tree of
+    /// addresses (iptables) leads to the rules of each pod by such conditions.
+    fn is_outside(&self, condition: &Condition) -> bool {
+        let [field @ (Field::Source | Field::Destination)] = condition.key.as_slice() else {
+            return false;
+        };
+        let points = condition.set.intervals();
+        !condition.negated
+            && !self.fixed.contains_key(field)
+            && points.iter().all(|range| range.first == range.last && (self.excludes)(range.first))
     }
 
     /// Takes note of a condition; false if no packet fulfills it.

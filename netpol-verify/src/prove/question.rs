@@ -148,12 +148,22 @@ impl<'a> Prover<'_, 'a> {
                 fields.push(Field::InDevice);
             }
             let space = if question.v6 { &self.v6 } else { &self.v4 };
+            let owners = self.specification.owners(question.v6);
+            let excludes = |address: u128| {
+                let owner = owners.get(&address);
+                match question.domain {
+                    Domain::Everything => false,
+                    Domain::NotLocal => owner.is_some_and(|o| self.specification.is_local(*o)),
+                    Domain::NoPod => owner.is_some(),
+                }
+            };
             let walk = Walk {
                 machine,
                 space: &space.0,
                 cache: &space.1,
                 fixed: Walk::fix(&packet, &fields),
                 lane: question.lane,
+                excludes: &excludes,
             };
             let mut gathered = walk.gather(&stages);
             let mut sides = self.wanted(question, &mut gathered);
@@ -166,7 +176,6 @@ impl<'a> Prover<'_, 'a> {
             if lanes.lanes.is_empty() {
                 continue;
             }
-            let owners = self.specification.owners(question.v6);
             let of_lane = lanes.lanes.iter().map(|lane| {
                 let owner = owners.get(&lane.address).copied();
                 (owner, owner.and_then(|owner| sides.far.get(&owner)).cloned())
