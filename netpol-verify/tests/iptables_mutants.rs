@@ -149,7 +149,7 @@ fn other_members(line: &str) -> Vec<(&'static str, String)> {
 }
 
 /// Every single change of some kinds.
-fn mutants(base: &Vec<Dump>, pick: &mut dyn FnMut(usize) -> bool) -> Vec<Mutant<Vec<Dump>>> {
+fn mutants(base: &[Dump], pick: &mut dyn FnMut(usize) -> bool) -> Vec<Mutant<Vec<Dump>>> {
     let mut mutants: Vec<Mutant<Vec<Dump>>> = Vec::new();
     for (number, dump) in base.iter().enumerate() {
         let with = |text: String| {
@@ -215,6 +215,7 @@ fn meaningful_mutants_are_refuted_and_others_are_proved() {
         let options = IptablesOptions::from(host).with_guard(Guard::Off);
         rendered::dumps(cluster, None, &options, flavor)
     };
+    let mutants = |base: &Vec<Dump>, pick: &mut dyn FnMut(usize) -> bool| mutants(base, pick);
     check_clusters(rendered, mutants, |dumps| rendered::machine(dumps), |dumps| addresses(dumps));
 }
 
