@@ -504,6 +504,10 @@ Examples:
 pub(crate) struct VerifyArgs {
     #[command(flatten)]
     pub(crate) inspect: InspectArgs,
+    /// Prove it once more by another engine, over decision diagrams, which shares no code with the first and takes some twenty times as
+    /// long; both must say the same
+    #[arg(long)]
+    pub(crate) second_engine: bool,
     /// Tell what changed since these dumps [default: since `netpol apply`, if the kernel is looked at]
     #[arg(long, value_name = "FILE")]
     pub(crate) since: Vec<PathBuf>,

@@ -303,3 +303,17 @@ fn apply_verify_proves_or_rolls_back() {
         );
     }
 }
+
+#[test]
+fn a_second_engine_is_asked() {
+    check(
+        "verify --second-engine",
+        0,
+        &["PROVED", "a second engine, over decision diagrams, says the same: "],
+    );
+    check(
+        "nft delete element ip netpol i '{ 10.244.1.10 }'; verify --second-engine -o json",
+        1,
+        &["\"second_engine\": {", "\"verdict\": \"refuted\"", "\"agrees\": true"],
+    );
+}

@@ -215,12 +215,8 @@ fn meaningful_mutants_are_refuted_and_others_are_proved() {
         let options = IptablesOptions::from(host).with_guard(Guard::Off);
         rendered::dumps(cluster, None, &options, flavor)
     };
-    check_clusters(
-        rendered,
-        |base, pick| mutants(base, pick),
-        |dumps| rendered::machine(dumps),
-        |dumps| addresses(dumps),
-    );
+    let mutants = |base: &Vec<Dump>, pick: &mut dyn FnMut(usize) -> bool| mutants(base, pick);
+    check_clusters(rendered, mutants, |dumps| rendered::machine(dumps), |dumps| addresses(dumps));
 }
 
 #[test]

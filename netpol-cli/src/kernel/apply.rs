@@ -7,6 +7,7 @@ use super::{choice, interfaces, node, report_defects, rules};
 use crate::args::{
     ApplyArgs, BackendName, DispatchBy, Format, RemoveArgs, RulesetArgs, SourceGuard,
 };
+use crate::verify::Besides;
 use crate::{Answer, Failure, load, terminal, verify};
 use netpol_host::Host;
 use netpol_iptables::IptablesOptions;
@@ -124,7 +125,7 @@ pub(crate) fn apply(args: &ApplyArgs, out: &mut dyn Write) -> Result<Answer, Fai
             return not_proved(args, before, &report, out);
         }
         proved = format!("proved: {} ({} cells)", report.theorem, report.statistics.cells);
-        let json = serde_json::to_value(verify::json(&report, None));
+        let json = serde_json::to_value(verify::json(&report, &Besides::default()));
         applied.proof = Some(json.map_err(std::io::Error::from)?);
     }
     // Without a record `verify` still proves; it does not tell what changed.
@@ -198,13 +199,14 @@ fn not_proved(
             let answer = serde_json::json!({
                 "applied": false,
                 "rules": back,
-                "proof": verify::json(report, None),
+                "proof": verify::json(report, &Besides::default()),
             });
             serde_json::to_writer_pretty(&mut *out, &answer).map_err(std::io::Error::from)?;
             writeln!(out)?;
         }
         Format::Text => {
-            let text = format!("NOT APPLIED: {back}\n\n{}", verify::text(report, None));
+            let text =
+                format!("NOT APPLIED: {back}\n\n{}", verify::text(report, &Besides::default()));
             out.write_all(terminal::printable(&text).as_bytes())?;
         }
     }

@@ -1,6 +1,7 @@
 //! The answer of `netpol verify`, for people and for programs.
 
 use super::drift::{Drift, Since};
+use super::second::{Second, word};
 use crate::kernel::record;
 use netpol_verify::machine::{Fate, NotUnderstood, TraceStep};
 use netpol_verify::{Blame, ChangeKind, Conclusion, Refutation, Report};
@@ -10,6 +11,13 @@ use serde::Serialize;
 const MOST_CHANGES: usize = 20;
 /// How many things that were not understood are listed in text.
 const MOST_LISTED: usize = 10;
+
+/// What is said besides the proof.
+#[derive(Default)]
+pub(crate) struct Besides {
+    pub(super) drift: Option<Drift>,
+    pub(super) second: Option<Second>,
+}
 
 /// A report as JSON.
 #[derive(Serialize)]
@@ -22,6 +30,9 @@ pub(crate) struct Json<'a> {
     not_understood: Vec<Place<'a>>,
     /// What changed since the rules were applied; none if that is not known.
     drift: Option<DriftJson<'a>>,
+    /// What the second engine says, if it was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    second_engine: Option<&'a Second>,
 }
 
 #[derive(Serialize)]
@@ -117,18 +128,18 @@ pub(crate) fn fate(fate: Fate) -> &'static str {
 }
 
 /// A report as JSON.
-pub(crate) fn json<'a>(report: &'a Report, drift: Option<&'a Drift>) -> Json<'a> {
+pub(crate) fn json<'a>(report: &'a Report, besides: &'a Besides) -> Json<'a> {
     let numbers = &report.statistics;
-    let (verdict, refutations, not_understood): (_, &[Refutation], _) = match &report.conclusion {
-        Conclusion::Proved => ("proved", &[], Vec::new()),
-        Conclusion::Refuted(all) => ("refuted", all, Vec::new()),
+    let (refutations, not_understood): (&[Refutation], _) = match &report.conclusion {
+        Conclusion::Proved => (&[], Vec::new()),
+        Conclusion::Refuted(all) => (all, Vec::new()),
         Conclusion::NotProved { not_understood, example } => {
             let example = example.as_deref().map(std::slice::from_ref).unwrap_or_default();
-            ("not proved", example, not_understood.iter().map(Place::from).collect())
+            (example, not_understood.iter().map(Place::from).collect())
         }
     };
     Json {
-        verdict,
+        verdict: word(&report.conclusion),
         theorem: &report.theorem,
         assumptions: &report.assumptions,
         statistics: Numbers {
@@ -144,7 +155,8 @@ pub(crate) fn json<'a>(report: &'a Report, drift: Option<&'a Drift>) -> Json<'a>
         },
         refutations: refutations.iter().map(packet_json).collect(),
         not_understood,
-        drift: drift.map(drift_json),
+        drift: besides.drift.as_ref().map(drift_json),
+        second_engine: besides.second.as_ref(),
     }
 }
 
@@ -186,9 +198,12 @@ fn packet_json(refutation: &Refutation) -> PacketJson<'_> {
 }
 
 /// A report as text.
-pub(crate) fn text(report: &Report, drift: Option<&Drift>) -> String {
+pub(crate) fn text(report: &Report, besides: &Besides) -> String {
     let mut text = conclusion(report);
-    if let Some(drift) = drift {
+    if let Some(second) = &besides.second {
+        text.push_str(&format!("\n{}\n", second.text()));
+    }
+    if let Some(drift) = &besides.drift {
         text.push_str(&drift_text(drift, report.is_proved()));
     }
     text.push_str(&grounds(report));

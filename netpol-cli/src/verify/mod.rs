@@ -2,14 +2,16 @@
 
 mod answer;
 mod drift;
+mod second;
 mod source;
 
-pub(crate) use answer::{Place, Step, fate, json, text};
+pub(crate) use answer::{Besides, Place, Step, fate, json, text};
 pub(crate) use source::{Source, own};
 
 use crate::args::{Format, VerifyArgs};
 use crate::{Answer, Failure, load, terminal};
-use netpol_verify::{Conclusion, ProofOptions, Report, prove};
+use netpol_verify::{Conclusion, ProofOptions, Report, bdd, prove};
+use second::Second;
 use std::io::Write;
 
 pub(crate) fn run(args: &VerifyArgs, out: &mut dyn Write) -> Result<Answer, Failure> {
@@ -19,18 +21,25 @@ pub(crate) fn run(args: &VerifyArgs, out: &mut dyn Write) -> Result<Answer, Fail
     options.own = own(&args.inspect.ruleset);
     let specification = source.specification(&manifests);
     let report = terminal::waiting("proving", || prove(&source.machine, &specification, &options));
+    let second = args.second_engine.then(|| {
+        let prove = || bdd::prove(&source.machine, &specification, &options);
+        Second::new(&report, terminal::waiting("proving once more", prove))
+    });
     let drift = drift::since(args, &source, &manifests, &report, &options)?;
+    let besides = Besides { drift, second };
     match args.inspect.output {
         Format::Json => {
-            serde_json::to_writer_pretty(&mut *out, &json(&report, drift.as_ref()))
+            serde_json::to_writer_pretty(&mut *out, &json(&report, &besides))
                 .map_err(std::io::Error::from)?;
             writeln!(out)?;
         }
         Format::Text => {
-            out.write_all(terminal::printable(&text(&report, drift.as_ref())).as_bytes())?;
+            out.write_all(terminal::printable(&text(&report, &besides)).as_bytes())?;
         }
     }
-    Ok(answer_of(&report))
+    // Of two proofs that contradict each other neither is one.
+    let agreed = besides.second.is_none_or(|second| second.agrees);
+    Ok(if agreed { answer_of(&report) } else { Answer::Unknown })
 }
 
 /// The answer that an exit code tells.

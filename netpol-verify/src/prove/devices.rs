@@ -2,7 +2,8 @@
 
 use super::lanes::{Lane, Lanes, Runner};
 use crate::machine::{
-    ConnState, Field, Machine, Packet, Path, Range, Step, device_value, value_device,
+    ConnState, Field, Hook, HookPoint, Machine, Packet, Path, Range, Step, device_value,
+    value_device,
 };
 use crate::specification::{PodIndex, Specification};
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,8 +12,10 @@ use std::collections::{BTreeMap, BTreeSet};
 #[derive(Debug, Default)]
 pub(super) struct Devices {
     of_pod: BTreeMap<PodIndex, Vec<u128>>,
-    /// One for each class of devices that the rules tell apart and that are no pod's.
-    pub(super) outside: Vec<u128>,
+    /// One for each class of devices that packets come in by, that the rules tell apart and that are no pod's.
+    from_outside: Vec<u128>,
+    /// The same of devices that packets leave by.
+    to_outside: Vec<u128>,
     /// The pods whose devices were not given but are those that a source guard in the rules names.
     pub(super) inferred: BTreeSet<PodIndex>,
 }
@@ -33,11 +36,12 @@ impl Devices {
             devices.of_pod.insert(*pod, vec![*device]);
         }
         let mut taken: BTreeSet<u128> = given.values().copied().collect();
-        let candidates = candidates(machine);
+        let [coming, leaving] =
+            [Field::InDevice, Field::OutDevice].map(|field| candidates(machine, field));
         let unknown: BTreeSet<PodIndex> =
             specification.local_pods().filter(|pod| !given.contains_key(pod)).collect();
         if !unknown.is_empty() {
-            for device in candidates.iter().copied() {
+            for device in coming.union(&leaving).copied() {
                 if taken.contains(&device) {
                     continue;
                 }
@@ -51,13 +55,16 @@ impl Devices {
                 }
             }
         }
-        devices.outside = candidates.into_iter().filter(|device| !taken.contains(device)).collect();
+        let outside = |devices: BTreeSet<u128>| devices.difference(&taken).copied().collect();
+        devices.from_outside = outside(coming);
+        devices.to_outside = outside(leaving);
         devices
     }
 
-    /// By which devices a pod's packets can come and go.
-    pub(super) fn of(&self, pod: Option<PodIndex>) -> &[u128] {
-        pod.and_then(|pod| self.of_pod.get(&pod)).unwrap_or(&self.outside)
+    /// By which devices a pod's packets can come (`InDevice`) or go.
+    pub(super) fn of(&self, pod: Option<PodIndex>, field: Field) -> &[u128] {
+        let outside = if field == Field::InDevice { &self.from_outside } else { &self.to_outside };
+        pod.and_then(|pod| self.of_pod.get(&pod)).unwrap_or(outside)
     }
 }
 
@@ -105,8 +112,8 @@ fn guarded(
     guarded
 }
 
-/// A device for each class that the rules tell apart, and one that no rule names.
-fn candidates(machine: &Machine) -> BTreeSet<u128> {
+/// A device for each class that the rules tell apart by this field, and one that no rule names.
+fn candidates(machine: &Machine, field: Field) -> BTreeSet<u128> {
     let mut named: BTreeSet<u128> = BTreeSet::new();
     let mut wild: BTreeSet<Range> = BTreeSet::new();
     let mut take = |range: &Range| {
@@ -116,9 +123,14 @@ fn candidates(machine: &Machine) -> BTreeSet<u128> {
             wild.insert(*range)
         };
     };
-    let is_device = |field: &Field| matches!(field, Field::InDevice | Field::OutDevice);
+    let is_device = |of: &Field| *of == field;
+    let is_at_device = |hook: &&Hook| match hook.point {
+        HookPoint::Ingress => field == Field::InDevice,
+        _ => field == Field::OutDevice,
+    };
     for chain in &machine.chains {
-        let bound = chain.hook.iter().filter_map(|hook| hook.devices.as_ref()).flatten();
+        let bound = chain.hook.iter().filter(is_at_device);
+        let bound = bound.filter_map(|hook| hook.devices.as_ref()).flatten();
         bound.filter_map(|name| device_value(name)).for_each(|device| take(&Range::one(device)));
         for step in chain.rules.iter().flat_map(|rule| &rule.steps) {
             let part = |key: &[Field]| {

@@ -112,7 +112,7 @@ impl<'a> Prover<'_, 'a> {
         let fixed_devices: Vec<Option<u128>> = if in_out(other_device) {
             let own = match question.expected {
                 Expected::Guard(_) => &[],
-                _ => self.devices.of(question.fixed.map(|(_, pod)| pod)),
+                _ => self.devices.of(question.fixed.map(|(_, pod)| pod), other_device),
             };
             own.iter().copied().map(Some).collect()
         } else {
@@ -373,7 +373,7 @@ impl<'a> Prover<'_, 'a> {
             let devices: Vec<Option<u128>> = match guard_device {
                 Some(device) => vec![Some(device)],
                 None if !has_device => vec![None],
-                None => self.devices.of(local).iter().copied().map(Some).collect(),
+                None => self.devices.of(local, device).iter().copied().map(Some).collect(),
             };
             lanes.extend(devices.into_iter().map(|device| Lane { address, device }));
         }
