@@ -31,13 +31,15 @@ struct Report {
     milliseconds: u128,
     differing: usize,
     cells: Vec<Cell>,
-    /// Whether the rules are proved for every packet, not only for those that were sent; none if nobody reads them.
-    proof: Option<Proof>,
+    /// Whether the rules are proved for every packet, not only for those that were sent.
+    proof: Proof,
 }
 
 #[derive(Serialize)]
 struct Proof {
     proved: bool,
+    /// Whether all packets from and to this place are as they should be; none for what is no pod.
+    places: Vec<Option<bool>>,
     /// So many classes of packets were looked at.
     cells: usize,
     /// Why not.
@@ -75,8 +77,7 @@ pub(crate) fn run(args: &LabArgs, out: &mut dyn Write) -> Result<Answer, Failure
         return shell(&lab, &party::parse(pod, &manifests)?);
     }
     let simulator = Simulator::new(rules, Options::default());
-    let mut report = probe(&mut lab, &cluster, &simulator, backend)?;
-    report.proof = Some(proof(&lab, &cluster)?);
+    let report = probe(&mut lab, &cluster, &simulator, backend)?;
     match args.output {
         Format::Json => {
             serde_json::to_writer_pretty(&mut *out, &report).map_err(std::io::Error::from)?;
@@ -84,12 +85,11 @@ pub(crate) fn run(args: &LabArgs, out: &mut dyn Write) -> Result<Answer, Failure
         }
         Format::Text => out.write_all(terminal::printable(&report.text()).as_bytes())?,
     }
-    let proved = report.proof.as_ref().is_none_or(|proof| proof.proved);
-    Ok(if report.differing == 0 && proved { Answer::Yes } else { Answer::No })
+    Ok(if report.differing == 0 && report.proof.proved { Answer::Yes } else { Answer::No })
 }
 
 /// The rules of the node against the policies, for every packet.
-fn proof(lab: &Lab, cluster: &Cluster) -> Result<Proof, Failure> {
+fn proof(lab: &Lab, cluster: &Cluster, places: &[Place]) -> Result<Proof, Failure> {
     let machine = lab.run(&Place::Node, || Kernel::new().machine());
     let machine = machine.map_err(|error| message(&error))?;
     let machine = machine.map_err(|e| Failure::Message(format!("{e}; {}", e.hint())))?;
@@ -109,7 +109,15 @@ fn proof(lab: &Lab, cluster: &Cluster) -> Result<Proof, Failure> {
             format!("not understood: {}", places.join("; "))
         }
     };
-    Ok(Proof { proved: report.is_proved(), cells: report.statistics.cells, why })
+    let of_place = |place: &Place| match place {
+        Place::Pod(pod) => {
+            let only = options.clone().with_only([pod.clone()].into());
+            Some(prove(&machine, &specification, &only).is_proved())
+        }
+        _ => None,
+    };
+    let places = places.iter().map(of_place).collect();
+    Ok(Proof { proved: report.is_proved(), places, cells: report.statistics.cells, why })
 }
 
 fn message(error: &netpol_lab::Error) -> Failure {
@@ -191,6 +199,7 @@ fn probe(
         Place::Pod(pod) => pod.to_string(),
         _ => "external".to_owned(),
     };
+    let proof = proof(lab, cluster, &places)?;
     Ok(Report {
         backend,
         places: places.iter().map(name).collect(),
@@ -198,7 +207,7 @@ fn probe(
         milliseconds,
         differing,
         cells: cells.into_values().collect(),
-        proof: None,
+        proof,
     })
 }
 
@@ -240,7 +249,7 @@ impl Report {
         for to in 0..places.len() {
             text.push_str(&format!("{:>8}", to + 1));
         }
-        text.push('\n');
+        text.push_str("  proved\n");
         for (from, name) in places.iter().enumerate() {
             text.push_str(&format!("{:width$}", format!("{:>2} {name}", from + 1)));
             for to in 0..places.len() {
@@ -248,7 +257,12 @@ impl Report {
                 let shown = cell.map_or_else(|| "-".to_owned(), Cell::text);
                 text.push_str(&format!("{shown:>8}"));
             }
-            text.push('\n');
+            let proved = match proof.places.get(from).copied().flatten() {
+                Some(true) => "yes",
+                Some(false) => "NO",
+                None => "-",
+            };
+            text.push_str(&format!("{proved:>8}\n"));
         }
         for line in cells.iter().flat_map(|cell| &cell.differing).take(20) {
             text.push_str(&format!("differs: {line}\n"));
@@ -258,11 +272,10 @@ impl Report {
              differ from the simulator\n"
         ));
         match proof {
-            Some(Proof { proved: true, cells, .. }) => text.push_str(&format!(
+            Proof { proved: true, cells, .. } => text.push_str(&format!(
                 "proved: the rules do what the policies say for every packet ({cells} classes)\n"
             )),
-            Some(Proof { why, .. }) => text.push_str(&format!("NOT proved: {why}\n")),
-            None => {}
+            Proof { why, .. } => text.push_str(&format!("NOT proved: {why}\n")),
         }
         text
     }

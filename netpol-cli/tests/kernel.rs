@@ -175,7 +175,7 @@ fn the_lab_agrees_with_the_simulator() {
         assert_eq!(output.status.code(), Some(0), "{out}{err}");
         assert!(out.contains(&format!("packets through {name} in")), "{out}");
         assert!(out.contains("; 0 differ from the simulator"), "{out}");
-        assert_eq!(out.contains("\nproved: the rules do"), *name == "nftables", "{out}");
+        assert!(out.contains("\nproved: the rules do"), "{out}");
     }
 }
 
