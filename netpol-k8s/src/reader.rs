@@ -176,12 +176,25 @@ impl Reader {
 
     /// Reads a text: YAML with any number of documents, or JSON. `name` is what diagnostics call it.
     pub fn read_text(&mut self, name: &str, text: &str) {
-        self.files.push((name.into(), text.to_owned()));
+        self.push_text(name, text.to_owned());
+    }
+
+    /// A lone carriage return ends a line in YAML, and for nobody else: with a line feed in its place all count lines alike.
+    fn push_text(&mut self, name: &str, mut text: String) {
+        if text.contains('\r') {
+            let mut rest = text.chars().peekable();
+            let mut lines = String::with_capacity(text.len());
+            while let Some(c) = rest.next() {
+                lines.push(if c == '\r' && rest.peek() != Some(&'\n') { '\n' } else { c });
+            }
+            text = lines;
+        }
+        self.files.push((name.into(), text));
     }
 
     fn read_bytes(&mut self, name: &str, bytes: Vec<u8>) {
         match String::from_utf8(bytes) {
-            Ok(text) => self.files.push((name.into(), text)),
+            Ok(text) => self.push_text(name, text),
             Err(error) => {
                 let valid = error.utf8_error().valid_up_to();
                 let before = error.as_bytes().get(..valid).unwrap_or_default();

@@ -551,3 +551,22 @@ spec: {{template: {{metadata: {{labels: {{app: {name}}}}}}}}}
         manifests.cluster().pods().map(|pod| manifests.workload(pod.id()).to_string()).collect();
     assert_eq!(workloads, ["default/db[Rollout]", "default/web[Rollout]"]);
 }
+
+#[test]
+fn every_end_of_a_line_counts_once() {
+    let lines = ["apiVersion: v1", "kind: Pod", "metadata: {name: p, nam: q}", "---", "kind: 7"];
+    for end in ["\n", "\r\n", "\r"] {
+        let manifests = read(&lines.join(end));
+        let places: Vec<_> = manifests
+            .diagnostics()
+            .iter()
+            .filter_map(|diagnostic| diagnostic.location())
+            .map(|at| (at.line, manifests.source_line(at).map(str::to_owned)))
+            .collect();
+        assert!(places.len() >= 2, "{:?}", manifests.diagnostics());
+        for (line, shown) in places {
+            let index = usize::try_from(line).unwrap() - 1;
+            assert_eq!(shown.as_deref(), lines.get(index).copied(), "{end:?}");
+        }
+    }
+}

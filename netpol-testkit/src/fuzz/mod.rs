@@ -40,7 +40,10 @@ pub fn manifest(data: &[u8]) {
         reader.finish()
     };
     let manifests = read();
-    let lines = u32::try_from(text.lines().count()).unwrap_or(u32::MAX).saturating_add(1);
+    // A carriage return ends a line, too, with a line feed or without.
+    let ends = text.chars().filter(|c| matches!(c, '\n' | '\r')).count();
+    let ends = ends - text.matches("\r\n").count();
+    let lines = u32::try_from(ends).unwrap_or(u32::MAX).saturating_add(1);
     for diagnostic in manifests.diagnostics() {
         let inside = diagnostic.location().is_none_or(|at| at.line >= 1 && at.line <= lines);
         check(inside, "a place lies within the text", diagnostic);
