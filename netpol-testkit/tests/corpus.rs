@@ -67,6 +67,16 @@ fn nft_listing() {
 }
 
 #[test]
+fn iptables_save() {
+    replay("iptables_save", fuzz::iptables_save);
+}
+
+#[test]
+fn ipset_save() {
+    replay("ipset_save", fuzz::ipset_save);
+}
+
+#[test]
 fn proved() {
     replay("proved", fuzz::proved);
 }

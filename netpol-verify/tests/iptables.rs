@@ -1,8 +1,6 @@
 //! What netpol-iptables makes of any cluster is proved: from the text that it renders, and as the kernel lists it, on both
 //! implementations. Needs root, iptables, ipset and ip.
 
-#[path = "support/iptables.rs"]
-mod rendered;
 mod support;
 
 use netpol_core::{
@@ -10,10 +8,11 @@ use netpol_core::{
 };
 use netpol_host::{Denial, Host, HostOptions};
 use netpol_iptables::{Flavor, Guard, Iptables, IptablesOptions};
+use netpol_testkit::rendered::iptables_dumps;
 use netpol_testkit::samples::is;
 use netpol_testkit::strategies::{clusters, options};
 use netpol_verify::machine::Machine;
-use netpol_verify::{Conclusion, ProofOptions, Report, Specification, prove};
+use netpol_verify::{Conclusion, ProofOptions, Report, Specification, prove, read_dumps};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -79,7 +78,7 @@ proptest! {
         let host = options.host().clone();
         let host = if knows { host.with_interfaces(devices(&all)) } else { host };
         let options = options.with_host(host);
-        let machine = rendered::machine(&rendered::dumps(&cluster, node.as_ref(), &options, flavor));
+        let machine = read_dumps(&iptables_dumps(&cluster, node.as_ref(), &options, flavor)).unwrap();
         let known = if knows { all } else { BTreeMap::new() };
         let policy = options.host().policy();
         let report = report(&machine, &cluster, node.as_ref(), policy, &known, options.guard());
@@ -137,12 +136,9 @@ fn a_large_node_is_proved() {
         Some(vec![]),
         Some(vec![]),
     ));
-    let machine = rendered::machine(&rendered::dumps(
-        &cluster,
-        None,
-        &IptablesOptions::default(),
-        Flavor::Legacy,
-    ));
+    let machine =
+        read_dumps(&iptables_dumps(&cluster, None, &IptablesOptions::default(), Flavor::Legacy))
+            .unwrap();
     let none = BTreeMap::new();
     let report = report(&machine, &cluster, None, Options::default(), &none, Guard::Off);
     assert_eq!(is_proved(&report), Ok(()));

@@ -2,13 +2,12 @@
 //! Needs root, iptables, ipset and ip where the kernel is asked.
 #![expect(clippy::panic, clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
-#[path = "support/iptables.rs"]
-mod rendered;
 mod support;
 
 use netpol_core::{Backend as _, Cluster, Options, Policy, Scope, compile};
 use netpol_host::{Host, HostOptions};
 use netpol_iptables::{Flavor, Iptables, IptablesOptions};
+use netpol_testkit::rendered::iptables_dumps;
 use netpol_testkit::samples::{is, shop};
 use netpol_verify::{Conclusion, Dump, Report, read_dumps};
 use std::collections::BTreeMap;
@@ -149,7 +148,7 @@ fn beside(dump: &str, other: &str, first: bool) -> String {
 /// The dumps of netpol's rules with those of another in IPv4.
 fn with(other: &str, first: bool) -> Vec<Dump> {
     let cluster = cluster();
-    let mut dumps = rendered::dumps(&cluster, None, &IptablesOptions::default(), Flavor::Legacy);
+    let mut dumps = iptables_dumps(&cluster, None, &IptablesOptions::default(), Flavor::Legacy);
     for dump in dumps.iter_mut().filter(|dump| dump.name == "iptables") {
         dump.text = beside(&dump.text, other, first);
     }
@@ -198,7 +197,7 @@ fn the_firewall_of_the_node_may_close_and_not_open() {
         let cluster = cluster();
         let policy = Options::default().with_own_node_egress(netpol_core::OwnNodeEgress::Police);
         let host = HostOptions::default().with_policy(policy);
-        let mut dumps = rendered::dumps(&cluster, None, &host.into(), Flavor::Nft);
+        let mut dumps = iptables_dumps(&cluster, None, &host.into(), Flavor::Nft);
         for dump in dumps.iter_mut().filter(|dump| dump.name == "iptables-nft") {
             dump.text = beside(&dump.text, other, first);
         }

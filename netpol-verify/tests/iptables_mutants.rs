@@ -9,8 +9,6 @@
 
 #[path = "support/mutation.rs"]
 mod mutation;
-#[path = "support/iptables.rs"]
-mod rendered;
 mod support;
 #[path = "support/universe.rs"]
 mod universe;
@@ -19,7 +17,8 @@ use mutation::{Mutant, check_clusters, check_guard, guarded_cluster};
 use netpol_core::Cluster;
 use netpol_host::{Denial, HostOptions};
 use netpol_iptables::{Flavor, Guard, IptablesOptions};
-use netpol_verify::Dump;
+use netpol_testkit::rendered::iptables_dumps;
+use netpol_verify::{Dump, read_dumps};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use std::collections::BTreeSet;
@@ -213,10 +212,14 @@ fn meaningful_mutants_are_refuted_and_others_are_proved() {
         let denial = if runner.rng().random() { Denial::Drop } else { Denial::Reject };
         let host = HostOptions::default().with_policy(policy).with_denial(denial);
         let options = IptablesOptions::from(host).with_guard(Guard::Off);
-        rendered::dumps(cluster, None, &options, flavor)
+        iptables_dumps(cluster, None, &options, flavor)
     };
-    let mutants = |base: &Vec<Dump>, pick: &mut dyn FnMut(usize) -> bool| mutants(base, pick);
-    check_clusters(rendered, mutants, |dumps| rendered::machine(dumps), |dumps| addresses(dumps));
+    check_clusters(
+        rendered,
+        |base: &Vec<Dump>, pick: &mut dyn FnMut(usize) -> bool| mutants(base, pick),
+        |dumps| read_dumps(dumps).unwrap(),
+        |dumps| addresses(dumps),
+    );
 }
 
 #[test]
@@ -224,11 +227,11 @@ fn mutants_of_the_source_guard() {
     let cluster = guarded_cluster();
     let devices = support::devices(&support::interfaces(&cluster));
     let options = IptablesOptions::from(HostOptions::default().with_interfaces(devices));
-    let base = rendered::dumps(&cluster, None, &options, Flavor::Legacy);
+    let base = iptables_dumps(&cluster, None, &options, Flavor::Legacy);
     let all = mutants(&base, &mut |_| true).into_iter();
     check_guard(
         &cluster,
-        all.map(|(what, mutant)| (what, rendered::machine(&mutant))),
+        all.map(|(what, mutant)| (what, read_dumps(&mutant).unwrap())),
         addresses(&base),
     );
 }

@@ -4,9 +4,11 @@
 //! A check that fails panics: that is how a fuzzer learns of it.
 #![expect(clippy::panic, reason = "a failed check must end the run")]
 
+mod listing;
 mod proof;
 
-pub use proof::{nft_listing, proved, prover};
+pub use listing::{ipset_save, iptables_save, nft_listing};
+pub use proof::{proved, prover};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
 use netpol_core::{Delta, Labels, Match, Options, PodId, Protocol, Ruleset, Scope, compile};
