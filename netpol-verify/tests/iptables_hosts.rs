@@ -360,8 +360,9 @@ fn listings_of_different_times_are_told() {
     // Alone, nft cannot say what a rule of iptables looks at.
     let alone: Vec<Dump> = mixed.iter().filter(|d| !d.name.contains("save")).cloned().collect();
     let machine = read_dumps(&alone).unwrap();
-    let rules = machine.chains.iter().flat_map(|chain| &chain.rules);
-    assert!(rules.map(|rule| machine.rule_text(rule)).any(|text| text.contains("multiport")));
+    let chains = machine.chains.iter().enumerate();
+    let mut rules = chains.flat_map(|(at, chain)| chain.rules.iter().map(move |rule| (at, rule)));
+    assert!(rules.any(|(at, rule)| machine.rule_text(at, rule).contains("multiport")));
     // In any order.
     let mut turned = after.clone();
     turned.reverse();

@@ -62,7 +62,7 @@ struct Objects {
 impl Objects {
     fn of(machine: &Machine) -> Self {
         let mut objects = Self::default();
-        for chain in &machine.chains {
+        for (at, chain) in machine.chains.iter().enumerate() {
             let Some(table) = machine.tables.get(chain.table) else { continue };
             let table = format!("{} {}", table.program(), table.name);
             let mut lines = vec![match &chain.hook {
@@ -74,7 +74,7 @@ impl Objects {
                 None => "no hook".to_owned(),
             }];
             for rule in &chain.rules {
-                lines.push(machine.rule_text(rule));
+                lines.push(machine.rule_text(at, rule));
                 for step in &rule.steps {
                     objects.named(machine, &table, step);
                 }

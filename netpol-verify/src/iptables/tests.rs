@@ -31,7 +31,7 @@ fn texts(rule: &str, v6: bool) -> Vec<String> {
     let text = format!("*filter\n:FORWARD ACCEPT [0:0]\n:T - [0:0]\n-A FORWARD {rule}\nCOMMIT\n");
     let machine = machine(&text, v6);
     assert!(machine.not_understood.is_empty(), "{:?}", machine.not_understood);
-    machine.chains[0].rules.iter().map(|rule| machine.rule_text(rule)).collect()
+    machine.chains[0].rules.iter().map(|rule| machine.rule_text(0, rule)).collect()
 }
 
 #[test]
@@ -258,7 +258,7 @@ fn what_a_dump_is_of() {
 fn sets_that_rules_change_come_and_go() {
     let text = "*mangle\n:FORWARD ACCEPT [0:0]\n-A FORWARD -m set --match-set s src -j DROP\n-A FORWARD -j SET --add-set s src --exist\nCOMMIT\n";
     let machine = machine(text, false);
-    let text = machine.rule_text(&machine.chains[0].rules[0]);
+    let text = machine.rule_text(0, &machine.chains[0].rules[0]);
     assert_eq!(text, "<rules change the members of the set `s`> drop");
 }
 

@@ -295,7 +295,7 @@ impl Walk<'_> {
                     Step::UnknownMatch(what) => self.unknown(what),
                     Step::Opaque(what) => {
                         self.run.not_understood.push(what.clone());
-                        let text = machine.rule_text(rule);
+                        let text = machine.rule_text(index, rule);
                         self.note(index, &rule.place, &text, "unknown", rule.comment.as_ref());
                         return End::Fate(Fate::Unknown);
                     }
@@ -333,7 +333,7 @@ impl Walk<'_> {
             }
             let acts = verdict.is_some_and(|v| v != Verdict::Continue) || changes;
             if acts && self.traces {
-                let text = machine.rule_text(rule);
+                let text = machine.rule_text(index, rule);
                 let action = verdict.map_or_else(|| text.clone(), |v| machine.verdict_text(v));
                 self.note(index, &rule.place, &text, &action, rule.comment.as_ref());
             }

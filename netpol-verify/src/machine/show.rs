@@ -1,23 +1,26 @@
 //! Rules as text, near to how nft writes them.
 
 use super::field::{Field, Range, Shown};
-use super::{Condition, Machine, Rule, Step, Verdict};
+use super::{ChainIndex, Condition, Machine, Rule, Step, TableFamily, Verdict};
 use std::fmt::Write as _;
 
 /// How many elements of a set are written out.
 const MOST_ELEMENTS: usize = 4;
 
 impl Machine {
-    /// A rule as text.
+    /// A rule of a chain as text.
     #[must_use]
-    pub fn rule_text(&self, rule: &Rule) -> String {
+    pub fn rule_text(&self, chain: ChainIndex, rule: &Rule) -> String {
+        let table = self.chain(chain).and_then(|chain| self.tables.get(chain.table));
+        let v6 = table.is_some_and(|table| table.family == TableFamily::Ip6)
+            || rule.steps.iter().any(is_of_v6);
         let mut text = String::new();
         for step in &rule.steps {
             if !text.is_empty() {
                 text.push(' ');
             }
             match step {
-                Step::Match(condition) => condition_text(&mut text, condition),
+                Step::Match(condition) => condition_text(&mut text, condition, v6),
                 Step::Free(what) => text.push_str(what),
                 Step::UnknownMatch(unknown)
                 | Step::Opaque(unknown)
@@ -83,7 +86,17 @@ fn field_text(field: Field) -> &'static str {
     }
 }
 
-fn condition_text(text: &mut String, condition: &Condition) {
+/// Does a step let pass nothing but IPv6?
+fn is_of_v6(step: &Step) -> bool {
+    match step {
+        Step::Match(condition) if condition.key == [Field::Version] => {
+            condition.set.contains_value(6) != condition.negated
+        }
+        _ => false,
+    }
+}
+
+fn condition_text(text: &mut String, condition: &Condition, v6: bool) {
     text.push_str(&key_text(&condition.key));
     if let Some(mask) = condition.mask {
         let _ = write!(text, " & {mask:#x}");
@@ -93,8 +106,8 @@ fn condition_text(text: &mut String, condition: &Condition) {
         let _ = write!(text, "@{name}");
         return;
     }
-    // Addresses of more than 32 bits are of IPv6; in between, the families differ only in how they are written.
-    let v6 = |range: &Range| range.last > u128::from(u32::MAX);
+    // Where the rule does not say so, addresses of more than 32 bits are of IPv6.
+    let v6 = |range: &Range| v6 || range.last > u128::from(u32::MAX);
     let range_text = |field: Field, range: &Range| {
         let shown = |value| Shown { field, v6: v6(range), value };
         if range.first == range.last {
