@@ -9,6 +9,7 @@
 //! | read a ruleset | [`Kernel`] of this machine; [`read_dumps`] of texts; [`nft::read`] |
 //! | say what should be enforced | [`Specification`]: a cluster, a node, the options |
 //! | prove it | [`prove`], [`Report`] |
+//! | write a proof down, so that `netpol-checker` can check it | [`prove_with_certificate`] |
 //! | see what changed since a dump was taken | [`changes`] |
 //! | follow one packet | [`machine::Machine::run`], [`Specification::judge`] |
 //!
@@ -38,6 +39,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod certificate;
 mod drift;
 mod dump;
 mod live;
@@ -49,5 +51,7 @@ mod specification;
 pub use drift::{Change, ChangeKind, changes};
 pub use dump::{Dump, DumpError, read_dumps};
 pub use live::{Kernel, LiveError};
-pub use prove::{Conclusion, ProofOptions, Refutation, Report, Statistics, prove};
+pub use prove::{
+    Conclusion, ProofOptions, Refutation, Report, Statistics, prove, prove_with_certificate,
+};
 pub use specification::{Judgement, Specification};
