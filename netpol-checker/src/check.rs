@@ -441,14 +441,20 @@ impl<'c> Checker<'c> {
             .map_err(coverage)?;
         let local = self.tests.set(local);
         for (address, devices) in &mut by_address {
-            let owner = self.local_owner(asked.v6, *address, local).map_err(coverage)?;
-            let mut wanted: Vec<Option<Vec<Interval>>> = match asked.way {
-                Way::ToPod | Way::FromPod | Way::Past => {
-                    self.devices.of(owner).iter().cloned().map(Some).collect()
+            let classes = match asked.way {
+                Way::ToPod => {
+                    let owner = self.local_owner(asked.v6, *address, local).map_err(coverage)?;
+                    self.devices.of(owner)
                 }
-                Way::Guard => self.devices.of(asked.pod).iter().cloned().map(Some).collect(),
-                Way::ToNode | Way::FromNode => vec![None],
+                // No address there is a local pod's.
+                Way::FromPod | Way::Past => self.devices.of(None),
+                Way::Guard => self.devices.of(asked.pod),
+                Way::ToNode | Way::FromNode => &[],
             };
+            let mut wanted: Vec<Option<Vec<Interval>>> = classes.iter().cloned().map(Some).collect();
+            if wanted.is_empty() {
+                wanted.push(None);
+            }
             wanted.sort_unstable();
             devices.sort_unstable();
             if wanted != *devices {
