@@ -1,4 +1,4 @@
-//! How long a proof takes for a node of a large cluster, and how much memory.
+//! How long a proof takes for a node of a large cluster, and how much memory; and its certificate.
 //!
 //! ```sh
 //! cargo run --release -p netpol-verify --example proof -- PODS POLICIES
@@ -8,11 +8,14 @@
 //! network namespace and listed by nft (root, nft and ip), so that parsing is of a real listing.
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a measuring tool")]
 
+use netpol_checker::{Certificate, Setting, check};
 use netpol_core::{NodeName, Options, Scope, compile};
 use netpol_host::HostOptions;
 use netpol_k8s::Reader;
 use netpol_nft::{Guard, NftOptions, layout, script};
-use netpol_verify::{Dump, Kernel, ProofOptions, Specification, prove, read_dumps};
+use netpol_verify::{
+    Dump, Kernel, ProofOptions, Specification, prove, prove_with_certificate, read_dumps,
+};
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
@@ -67,6 +70,26 @@ fn main() {
     println!("all: {:?}, {:#?}", started.elapsed(), report.statistics);
     println!("proved: {}", report.is_proved());
     println!("memory: {} kB before, {} kB more at most", before, memory("VmHWM") - before);
+    let started = Instant::now();
+    let (_, certificate) = prove_with_certificate(&machine, &specification, &proof);
+    println!("with a certificate: {:?}", started.elapsed());
+    let started = Instant::now();
+    let text = serde_json::to_string(&certificate).unwrap();
+    println!("written: {:?}, {} bytes", started.elapsed(), text.len());
+    drop(certificate);
+    let started = Instant::now();
+    let certificate = Certificate::read(&text).unwrap();
+    println!("read: {:?}", started.elapsed());
+    let setting = Setting {
+        cluster,
+        node: Some(&node),
+        options: Options::default(),
+        interfaces: &proof.interfaces,
+        own_table: Some("netpol"),
+    };
+    println!("checked: {:?}", check(&certificate, &setting).unwrap());
+    println!("read and checked: {:?}", started.elapsed());
+    println!("memory: {} kB more at most, certificate included", memory("VmHWM") - before);
     let one = cluster.pods().find(|pod| pod.node() == Some(&node)).unwrap().id().clone();
     let started = Instant::now();
     let report = prove(&machine, &specification, &proof.with_only([one].into()));

@@ -1,14 +1,15 @@
 //! Certificates of proofs are accepted, and nothing else is.
 mod support;
 
-use netpol_checker::{Certificate, Checked, Defect, Setting, check};
-use netpol_core::{Cluster, NodeName, Options, PodId};
+use netpol_checker::{Certificate, Checked, Defect, Interval, List, STATES, Setting, Way, check};
+use netpol_core::{Cluster, Established, NodeName, Options, PodId};
 use netpol_host::{Denial, HostOptions};
 use netpol_nft::{Guard, NftOptions};
 use netpol_testkit::strategies::{clusters, options};
 use netpol_verify::machine::Machine;
 use netpol_verify::{Conclusion, ProofOptions, Report, Specification, prove_with_certificate};
 use proptest::prelude::*;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use support::{devices, interfaces, listing, machine};
 
@@ -36,7 +37,11 @@ impl World {
     fn prove(&self, machine: &Machine) -> (Report, Certificate) {
         let specification = Specification::new(&self.cluster, self.node.as_ref(), self.options);
         let options = ProofOptions::default().with_own_table("netpol");
-        prove_with_certificate(machine, &specification, &options.with_interfaces(self.interfaces.clone()))
+        prove_with_certificate(
+            machine,
+            &specification,
+            &options.with_interfaces(self.interfaces.clone()),
+        )
     }
 }
 
@@ -50,20 +55,247 @@ fn nft_options() -> impl Strategy<Value = NftOptions> {
 }
 
 /// A cluster with its rules as netpol-nft writes them, for one node or all, the devices known to the prover or not.
-fn worlds() -> impl Strategy<Value = (World, Machine)> {
+fn worlds() -> impl Strategy<Value = (World, Value)> {
     (clusters(), nft_options(), any::<bool>(), any::<bool>()).prop_map(
         |(cluster, options, one_node, knows)| {
             let node = cluster.nodes().next().map(|node| node.name().clone()).filter(|_| one_node);
             let all = interfaces(&cluster);
             let host = options.host().clone().with_interfaces(devices(&all));
             let options = options.with_host(host);
-            let machine = machine(&listing(&cluster, node.as_ref(), &options));
+            let listing = listing(&cluster, node.as_ref(), &options);
             let known = knows && options.guard() != Guard::Off;
             let interfaces = if known { all } else { BTreeMap::new() };
             let options = options.host().policy();
-            (World { cluster, node, options, interfaces }, machine)
+            (World { cluster, node, options, interfaces }, listing)
         },
     )
+}
+
+/// Places to change, as it comes.
+#[derive(Clone, Copy, Debug)]
+struct Dice([u32; 5]);
+
+impl Dice {
+    /// A number below a limit.
+    fn roll(&mut self, below: usize) -> usize {
+        self.0.rotate_left(1);
+        self.0[0] as usize % below.max(1)
+    }
+}
+
+fn dice() -> impl Strategy<Value = Dice> {
+    any::<[u32; 5]>().prop_map(Dice)
+}
+
+/// A question with lanes and cells, and how many cells go with one class of traffic.
+fn some_question(certificate: &Certificate, dice: &mut Dice) -> (usize, usize) {
+    let at = dice.roll(certificate.questions.len());
+    let states = if certificate.questions[at].way == Way::Guard { 1 } else { STATES.len() };
+    (at, states)
+}
+
+/// Every row of a question anew.
+fn rewrite(certificate: &mut Certificate, question: usize, change: impl Fn(&str) -> String) {
+    for cell in 0..certificate.questions[question].cells.len() {
+        for side in 0..2 {
+            let row = certificate.questions[question].cells[cell][side];
+            let changed = change(&certificate.rows[row as usize]);
+            certificate.rows.push(changed);
+            certificate.questions[question].cells[cell][side] = certificate.rows.len() as u32 - 1;
+        }
+    }
+}
+
+/// Everything that is stated of one lane.
+fn column(certificate: &Certificate, question: usize, lane: usize) -> Vec<u8> {
+    let cells = certificate.questions[question].cells.iter().flatten();
+    cells.map(|row| certificate.rows[*row as usize].as_bytes()[lane]).collect()
+}
+
+fn new_list(certificate: &mut Certificate, list: Vec<Interval>) -> usize {
+    certificate.lists.push(List(list));
+    certificate.lists.len() - 1
+}
+
+/// A forged certificate, and what was done to it; none if that would not be wrong, or cannot be done there.
+fn forged(
+    certificate: &Certificate,
+    kind: usize,
+    dice: &mut Dice,
+) -> Option<(&'static str, Certificate)> {
+    let mut forged = certificate.clone();
+    let (at, states) = some_question(certificate, dice);
+    let question = &certificate.questions[at];
+    let lane = dice.roll(question.lanes.len());
+    let other = dice.roll(question.lanes.len());
+    let what = match kind {
+        0 | 1 => {
+            let cell = dice.roll(question.cells.len());
+            let mut row =
+                certificate.rows[question.cells[cell][kind] as usize].clone().into_bytes();
+            let others: Vec<u8> =
+                b"pd*?".iter().copied().filter(|letter| *letter != row[lane]).collect();
+            row[lane] = others[dice.roll(others.len())];
+            forged.rows.push(String::from_utf8(row).unwrap());
+            forged.questions[at].cells[cell][kind] = forged.rows.len() as u32 - 1;
+            if kind == 0 { "an expected verdict changed" } else { "a verdict changed" }
+        }
+        2 => {
+            forged.questions[at].lanes.remove(lane);
+            rewrite(&mut forged, at, |row| format!("{}{}", &row[..lane], &row[lane + 1..]));
+            "a class of addresses dropped"
+        }
+        3 => {
+            let mut boxes = certificate.traffic[question.traffic].clone();
+            let class = dice.roll(boxes.len());
+            let count = boxes.len();
+            boxes.remove(class);
+            forged.traffic.push(boxes);
+            forged.questions[at].traffic = forged.traffic.len() - 1;
+            let mut number = 0;
+            forged.questions[at].cells.retain(|_| {
+                number += 1;
+                (number - 1) / states % count != class
+            });
+            "a class of traffic dropped"
+        }
+        4 | 5 => {
+            // A value more, or less, in a list of this question.
+            let boxes = &certificate.traffic[question.traffic];
+            let mut lists: Vec<usize> = boxes[dice.roll(boxes.len())].to_vec();
+            lists.extend([question.lanes[lane].0, question.lanes[other].0]);
+            lists.extend(question.lanes[lane].1);
+            lists.extend(question.others.first());
+            let list = lists[dice.roll(lists.len())];
+            let intervals = &mut forged.lists[list].0;
+            let interval = dice.roll(intervals.len());
+            if kind == 5 {
+                if intervals[interval].first == intervals[interval].last {
+                    intervals.remove(interval);
+                } else {
+                    intervals[interval].last -= 1;
+                }
+                "an interval narrowed"
+            } else {
+                let after = intervals[interval].last.checked_add(1)?;
+                if intervals.iter().any(|i| i.first <= after && after <= i.last) {
+                    return None;
+                }
+                intervals[interval].last = after;
+                "an interval widened"
+            }
+        }
+        6 => {
+            if column(certificate, at, lane) == column(certificate, at, other) {
+                return None;
+            }
+            let [(from, device), (to, _)] = [question.lanes[lane], question.lanes[other]];
+            let mut rest = certificate.lists[from].0.clone();
+            let moved = rest.remove(dice.roll(rest.len()));
+            let mut more = certificate.lists[to].0.clone();
+            more.push(moved);
+            if from == to || rest.is_empty() {
+                return None;
+            }
+            let (rest, more) = (new_list(&mut forged, rest), new_list(&mut forged, more));
+            for one in &mut forged.questions[at].lanes {
+                one.0 = [(from, rest), (to, more)]
+                    .into_iter()
+                    .find(|p| p.0 == one.0)
+                    .map_or(one.0, |p| p.1);
+            }
+            let _ = device;
+            "an interval moved to another class"
+        }
+        7 => {
+            let [(one, device), (two, its)] = [question.lanes[lane], question.lanes[other]];
+            if column(certificate, at, lane) == column(certificate, at, other)
+                || one == two
+                || device != its
+            {
+                return None;
+            }
+            let both = [&certificate.lists[one].0[..], &certificate.lists[two].0[..]].concat();
+            let both = new_list(&mut forged, both);
+            let gone: Vec<usize> =
+                (0..question.lanes.len()).filter(|lane| question.lanes[*lane].0 == two).collect();
+            for one_lane in &mut forged.questions[at].lanes {
+                if one_lane.0 == one {
+                    one_lane.0 = both;
+                }
+            }
+            forged.questions[at].lanes.retain(|lane| lane.0 != two);
+            rewrite(&mut forged, at, |row| {
+                let kept = row.chars().enumerate().filter(|(lane, _)| !gone.contains(lane));
+                kept.map(|(_, letter)| letter).collect()
+            });
+            "two classes merged"
+        }
+        8 => {
+            forged.questions.remove(at);
+            "a question dropped"
+        }
+        9 => {
+            let pod = question.pod.clone()?;
+            forged.questions.retain(|question| question.pod.as_ref() != Some(&pod));
+            "a pod dropped"
+        }
+        10 => {
+            forged.questions.push(question.clone());
+            "a question doubled"
+        }
+        11 => {
+            let device = dice.roll(certificate.outside.len());
+            forged.outside.remove(device);
+            "a class of devices dropped"
+        }
+        _ => {
+            forged.options.re_evaluates ^= true;
+            "other options"
+        }
+    };
+    Some((what, forged))
+}
+
+/// How many kinds of forgeries there are.
+const KINDS: usize = 13;
+
+/// A ruleset changed in one place: a rule dropped or turned around, an element dropped.
+fn changed(listing: &Value, dice: &mut Dice) -> Option<Value> {
+    let mut changed = listing.clone();
+    let objects = changed["nftables"].as_array_mut().unwrap();
+    let rules: Vec<usize> =
+        (0..objects.len()).filter(|at| objects[*at].get("rule").is_some()).collect();
+    let sets: Vec<usize> = (0..objects.len())
+        .filter(|at| {
+            ["set", "map"].iter().any(|kind| {
+                let set = objects[*at].get(kind);
+                set.and_then(|set| set["elem"].as_array()).is_some_and(|all| !all.is_empty())
+            })
+        })
+        .collect();
+    match dice.roll(3) {
+        0 if !rules.is_empty() => {
+            objects.remove(rules[dice.roll(rules.len())]);
+        }
+        1 if !rules.is_empty() => {
+            let rule = rules[dice.roll(rules.len())];
+            let last = objects[rule]["rule"]["expr"].as_array_mut()?.last_mut()?;
+            *last = if last.get("accept").is_some() {
+                json!({"drop": null})
+            } else {
+                json!({"accept": null})
+            };
+        }
+        _ if !sets.is_empty() => {
+            let set = sets[dice.roll(sets.len())];
+            let kind = if objects[set].get("set").is_some() { "set" } else { "map" };
+            let elements = objects[set][kind]["elem"].as_array_mut()?;
+            elements.remove(dice.roll(elements.len()));
+        }
+        _ => return None,
+    }
+    Some(changed)
 }
 
 fn config(cases: u32) -> ProptestConfig {
@@ -74,8 +306,8 @@ proptest! {
     #![proptest_config(config(100))]
 
     #[test]
-    fn proofs_are_accepted((world, machine) in worlds()) {
-        let (report, certificate) = world.prove(&machine);
+    fn proofs_are_accepted((world, listing) in worlds()) {
+        let (report, certificate) = world.prove(&machine(&listing));
         let text = serde_json::to_string(&certificate).unwrap();
         let read = Certificate::read(&text).unwrap();
         prop_assert!(read == certificate);
@@ -87,5 +319,68 @@ proptest! {
             (Err(defect), _) => prop_assert!(false, "{}", defect),
             (_, other) => prop_assert!(false, "{:?}", other),
         }
+    }
+
+    #[test]
+    fn forgeries_are_not((world, listing) in worlds(), mut dice in dice()) {
+        let (_, certificate) = world.prove(&machine(&listing));
+        if world.check(&certificate) == Err(Defect::Nothing) {
+            return Ok(());
+        }
+        for kind in 0..KINDS {
+            let Some((what, forged)) = forged(&certificate, kind, &mut dice) else { continue };
+            prop_assert!(world.check(&forged).is_err(), "{}", what);
+        }
+    }
+
+    /// Neither the certificate of a wrong ruleset, nor that of the right one with the rules of the wrong one.
+    #[test]
+    fn wrong_rules_are_not((world, listing) in worlds(), mut dice in dice()) {
+        let (_, certificate) = world.prove(&machine(&listing));
+        for _ in 0..4 {
+            let Some(changed) = changed(&listing, &mut dice) else { continue };
+            let (report, wrong) = world.prove(&machine(&changed));
+            let forged = Certificate { machine: wrong.machine.clone(), ..certificate.clone() };
+            if report.is_proved() {
+                prop_assert!(world.check(&wrong).is_ok());
+            } else {
+                prop_assert!(world.check(&wrong).is_err());
+                prop_assert!(world.check(&forged).is_err());
+            }
+        }
+    }
+
+    /// A certificate is no proof of anything else.
+    #[test]
+    fn other_clusters_are_not((world, listing) in worlds(), other in clusters(), mut dice in dice()) {
+        let rules = machine(&listing);
+        let (_, certificate) = world.prove(&rules);
+        let mut cluster = world.cluster.clone();
+        let policies: Vec<_> = other.policies().cloned().collect();
+        match dice.roll(3) {
+            0 => drop(policies.get(dice.roll(policies.len())).map(|policy| cluster.insert_policy(policy.clone()))),
+            1 => {
+                let ids: Vec<_> = cluster.policies().map(|policy| policy.id().clone()).collect();
+                ids.get(dice.roll(ids.len())).map(|id| cluster.remove_policy(id));
+            }
+            _ => {
+                let pods: Vec<_> = other.pods().cloned().collect();
+                pods.get(dice.roll(pods.len())).map(|pod| cluster.insert_pod(pod.clone()));
+            }
+        }
+        let changed = World { cluster, options: world.options, node: world.node, interfaces: world.interfaces };
+        let (report, of_changed) = changed.prove(&rules);
+        if report.is_proved() {
+            prop_assert!(changed.check(&of_changed).is_ok());
+        } else {
+            prop_assert!(changed.check(&certificate).is_err());
+            prop_assert!(changed.check(&of_changed).is_err());
+        }
+        let flipped = match changed.options.established() {
+            Established::Keep => Established::ReEvaluate,
+            Established::ReEvaluate => Established::Keep,
+        };
+        let other = World { options: changed.options.with_established(flipped), ..changed };
+        prop_assert!(other.check(&certificate).is_err());
     }
 }
