@@ -16,12 +16,15 @@
 
 mod check;
 mod class;
+mod coverage;
+mod defect;
 mod format;
 mod list;
 mod policies;
 mod rules;
 
-pub use check::{Checked, Defect, Setting, check};
+pub use check::{Checked, Setting, check};
+pub use defect::Defect;
 pub use format::{
     Certificate, Chain, Choices, FORMAT, Field, Hook, Index, Machine, Map, Question, Rule, STATES,
     Set, Step, VERSION, Verdict, Way,

@@ -144,6 +144,7 @@ fn device_name(value: u128) -> Option<String> {
 
 /// Ordered, and without overlaps or neighbors.
 pub(crate) fn normal(mut list: Vec<Interval>) -> Vec<Interval> {
+    list.retain(|interval| interval.first <= interval.last);
     list.sort_unstable();
     let mut merged: Vec<Interval> = Vec::with_capacity(list.len());
     for interval in list {
