@@ -76,6 +76,10 @@ pub fn check(certificate: &Certificate, setting: &Setting<'_>) -> Result<Checked
     if let Some(what) = certificate.machine.not_understood.first() {
         return Err(Defect::NotUnderstood(what.clone()));
     }
+    let addresses = [false, true].map(|v6| world.owned(v6, |pod| world.is_local(pod)).len());
+    if addresses == [0, 0] {
+        return Err(Defect::Nothing);
+    }
     let rules = Rules::new(&certificate.machine, &mut tests);
     let devices = Devices::new(certificate, &world, &tests)?;
     for (number, boxes) in certificate.traffic.iter().enumerate() {
@@ -186,9 +190,6 @@ impl<'c> Checker<'c> {
                 let known = (Way::Guard, v6, None, Some(self.world.name(*pod)), None);
                 asked.push((Asked { way: Way::Guard, v6, pod: Some(*pod), fixed: None }, known));
             }
-        }
-        if self.checked.addresses == 0 {
-            return Err(Defect::Nothing);
         }
         self.checked.guarded = self.world.given.len();
         self.checked.assumed = self.devices.assumed;

@@ -225,3 +225,64 @@ pub(crate) fn within_boxes(parts: &[&[Interval]], boxes: &[&[Interval]]) -> Opti
     }
     answer
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    fn lists() -> impl Strategy<Value = Vec<Interval>> {
+        let interval =
+            (0u128..12, 0u128..4).prop_map(|(first, more)| Interval::new(first, first + more));
+        vec(interval, 0..5).prop_map(normal)
+    }
+
+    fn has(list: &[Interval], value: u128) -> bool {
+        list.iter().any(|interval| interval.contains(value))
+    }
+
+    fn all_or_none(answers: &[bool]) -> Option<bool> {
+        let first = answers.first().copied().unwrap_or(false);
+        answers.iter().all(|answer| *answer == first).then_some(first)
+    }
+
+    proptest! {
+        #[test]
+        fn within_is_what_each_value_says(list in lists(), set in lists()) {
+            let values = (0..20).filter(|value| has(&list, *value));
+            let inside: Vec<bool> = values.map(|value| has(&set, value)).collect();
+            prop_assert_eq!(within(&list, &set), all_or_none(&inside));
+        }
+
+        #[test]
+        fn within_boxes_is_what_each_tuple_says(one in lists(), two in lists(), boxes in vec((lists(), lists()), 0..4)) {
+            let sides = |(a, b): &(Vec<Interval>, Vec<Interval>)| Some(vec![*a.first()?, *b.first()?]);
+            let boxes: Vec<Vec<Interval>> = boxes.iter().filter_map(sides).collect();
+            let boxes: Vec<&[Interval]> = boxes.iter().map(Vec::as_slice).collect();
+            let mut inside = Vec::new();
+            for a in (0..20).filter(|value| has(&one, *value)) {
+                for b in (0..20).filter(|value| has(&two, *value)) {
+                    inside.push(boxes.iter().any(|sides| sides[0].contains(a) && sides[1].contains(b)));
+                }
+            }
+            prop_assert_eq!(within_boxes(&[&one, &two], &boxes), all_or_none(&inside));
+        }
+
+        #[test]
+        fn what_is_left_and_the_holes_are_the_domain(first in 0u128..10, more in 0u128..10, holes in lists()) {
+            let domain = Interval::new(first, first + more);
+            let rest = without(domain, &holes);
+            for value in 0..30 {
+                prop_assert_eq!(has(&rest, value), domain.contains(value) && !has(&holes, value));
+            }
+        }
+
+        #[test]
+        fn what_is_written_is_read(first: u128, last: u128, low: u16) {
+            let (first, last) = (first.min(last), first.max(last));
+            let list = List(vec![Interval::new(first, last), Interval::one(last), Interval::one(low.into())]);
+            prop_assert_eq!(list.to_string().parse::<List>(), Ok(list));
+        }
+    }
+}
