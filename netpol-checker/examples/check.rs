@@ -5,6 +5,7 @@
 //!
 //! --node NODE              whose pods; without it all
 //! --interfaces FILE        {"namespace/pod": "device"}: as they were given to the prover
+//! --listing FILE           what `nft -j list ruleset` printed: are these its rules?
 //! --own-table NAME         netpol's tables, if they are not called `netpol`
 //! --allow-own-node         the options that the policies are to be read with
 //! --allow-other-protocols
@@ -12,7 +13,7 @@
 //! ```
 #![expect(clippy::print_stdout, reason = "a command")]
 
-use netpol_checker::{Certificate, Setting, check};
+use netpol_checker::{Certificate, Setting, check, compare_listing};
 use netpol_core::{Established, NodeName, Options, OtherProtocols, OwnNodeEgress, PodId};
 use netpol_k8s::Reader;
 use std::collections::BTreeMap;
@@ -32,6 +33,7 @@ fn interfaces(path: &str) -> Result<BTreeMap<PodId, String>, Box<dyn Error>> {
 fn main() -> Result<(), Box<dyn Error>> {
     let (mut node, mut own, mut devices, mut options) =
         (None, None, BTreeMap::new(), Options::default());
+    let mut listing = None;
     let (mut files, mut reader) = (Vec::new(), Reader::new().assume_namespaces());
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
@@ -39,6 +41,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         match argument.as_str() {
             "--node" => node = Some(NodeName::from(value()?.as_str())),
             "--interfaces" => devices = interfaces(&value()?)?,
+            "--listing" => listing = Some(value()?),
             "--own-table" => own = Some(value()?),
             "--allow-own-node" => options = options.with_own_node_egress(OwnNodeEgress::Allow),
             "--allow-other-protocols" => {
@@ -68,5 +71,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let certificate = Certificate::read(&std::fs::read_to_string(certificate)?)?;
     let checked = check(&certificate, &setting)?;
     println!("checked: {checked:?}");
+    match listing {
+        Some(path) => {
+            let compared = compare_listing(&certificate, &std::fs::read_to_string(&path)?)?;
+            println!("rules as in {path}: {compared:?}");
+        }
+        None => println!("not checked: that the rules are the kernel's (--listing)"),
+    }
     Ok(())
 }

@@ -64,6 +64,8 @@ pub enum Defect {
         /// What the rules do.
         met: char,
     },
+    /// Its rules are not those of a listing ([`crate::compare_listing`]).
+    OtherRules(String),
     /// It is no proof: something was not understood that may concern any packet.
     NotUnderstood(String),
 }
@@ -90,6 +92,7 @@ impl fmt::Display for Defect {
             Self::Refuted { cell, expected, met } => {
                 write!(f, "{cell}: refuted: `{expected}` is expected, `{met}` is met")
             }
+            Self::OtherRules(what) => write!(f, "not the rules of the listing: {what}"),
             Self::NotUnderstood(what) => write!(f, "not understood: {what}"),
         }
     }

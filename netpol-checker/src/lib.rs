@@ -20,6 +20,7 @@ mod coverage;
 mod defect;
 mod format;
 mod list;
+mod listing;
 mod policies;
 mod rules;
 
@@ -30,3 +31,4 @@ pub use format::{
     Set, Step, VERSION, Verdict, Way,
 };
 pub use list::{Interval, List};
+pub use listing::{Compared, compare_listing};

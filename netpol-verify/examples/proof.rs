@@ -8,7 +8,7 @@
 //! network namespace and listed by nft (root, nft and ip), so that parsing is of a real listing.
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a measuring tool")]
 
-use netpol_checker::{Certificate, Setting, check};
+use netpol_checker::{Certificate, Setting, check, compare_listing};
 use netpol_core::{NodeName, Options, Scope, compile};
 use netpol_host::HostOptions;
 use netpol_k8s::Reader;
@@ -89,6 +89,8 @@ fn main() {
     };
     println!("checked: {:?}", check(&certificate, &setting).unwrap());
     println!("read and checked: {:?}", started.elapsed());
+    let ruleset = dumps.iter().find(|dump| dump.text.starts_with('{')).unwrap();
+    println!("compared: {:?}", compare_listing(&certificate, &ruleset.text).unwrap());
     println!("memory: {} kB more at most, certificate included", memory("VmHWM") - before);
     let one = cluster.pods().find(|pod| pod.node() == Some(&node)).unwrap().id().clone();
     let started = Instant::now();

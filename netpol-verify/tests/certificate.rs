@@ -7,7 +7,9 @@
 
 mod support;
 
-use netpol_checker::{Certificate, Checked, Defect, Interval, List, STATES, Setting, Way, check};
+use netpol_checker::{
+    Certificate, Checked, Defect, Interval, List, STATES, Setting, Way, check, compare_listing,
+};
 use netpol_core::{Cluster, Established, Labels, NodeName, Options, Pod, PodId, Policy, Selector};
 use netpol_host::{Denial, HostOptions};
 use netpol_nft::{Guard, NftOptions};
@@ -110,8 +112,8 @@ fn rewrite(certificate: &mut Certificate, question: usize, change: impl Fn(&str)
         for side in 0..2 {
             let row = certificate.questions[question].cells[cell][side];
             let changed = change(&certificate.rows[row as usize]);
-            certificate.rows.push(changed);
-            certificate.questions[question].cells[cell][side] = certificate.rows.len() as u32 - 1;
+            let at = new_row(certificate, changed);
+            certificate.questions[question].cells[cell][side] = at;
         }
     }
 }
@@ -120,6 +122,11 @@ fn rewrite(certificate: &mut Certificate, question: usize, change: impl Fn(&str)
 fn column(certificate: &Certificate, question: usize, lane: usize) -> Vec<u8> {
     let cells = certificate.questions[question].cells.iter().flatten();
     cells.map(|row| certificate.rows[*row as usize].as_bytes()[lane]).collect()
+}
+
+fn new_row(certificate: &mut Certificate, row: String) -> u32 {
+    certificate.rows.push(row);
+    u32::try_from(certificate.rows.len() - 1).unwrap()
 }
 
 fn new_list(certificate: &mut Certificate, list: Vec<Interval>) -> usize {
@@ -148,7 +155,7 @@ fn forged(
     };
     let places = (0..200).map(|_| place());
     let (at, states, lane, other) =
-        places.into_iter().find(|place| kind < 6 || kind > 7 || differ(place))?;
+        places.into_iter().find(|place| !(6..=7).contains(&kind) || differ(place))?;
     let question = &certificate.questions[at];
     let what = match kind {
         0 | 1 => {
@@ -158,8 +165,8 @@ fn forged(
             let others: Vec<u8> =
                 b"pd*?".iter().copied().filter(|letter| *letter != row[lane]).collect();
             row[lane] = others[dice.roll(others.len())];
-            forged.rows.push(String::from_utf8(row).unwrap());
-            forged.questions[at].cells[cell][kind] = forged.rows.len() as u32 - 1;
+            forged.questions[at].cells[cell][kind] =
+                new_row(&mut forged, String::from_utf8(row).unwrap());
             if kind == 0 { "an expected verdict changed" } else { "a verdict changed" }
         }
         2 => {
@@ -394,6 +401,8 @@ proptest! {
         let (report, certificate) = world.prove(&machine(&listing));
         let text = serde_json::to_string(&certificate).unwrap();
         let read = Certificate::read(&text).unwrap();
+        let compared = compare_listing(&read, &listing.to_string());
+        prop_assert!(compared.is_ok(), "{:?}", compared);
         prop_assert!(read == certificate);
         match (world.check(&read), &report.conclusion) {
             (Ok(checked), Conclusion::Proved) => {
@@ -412,6 +421,16 @@ proptest! {
         for _ in 0..4 {
             let Some(changed) = changed(&listing, &mut dice) else { continue };
             let (report, wrong) = world.prove(&machine(&changed));
+            // A rule less, or other elements, are seen without understanding rules.
+            let rules = |listing: &Value| {
+                let objects = listing["nftables"].as_array().unwrap().iter();
+                objects.filter(|object| object.get("rule").is_some()).cloned().collect::<Vec<_>>()
+            };
+            let (before, after) = (rules(&listing), rules(&changed));
+            let tables = |c: &Certificate| (c.machine.sets.clone(), c.machine.maps.clone());
+            if before.len() != after.len() || before == after && tables(&wrong) != tables(&certificate) {
+                prop_assert!(compare_listing(&certificate, &changed.to_string()).is_err());
+            }
             let forged = Certificate { machine: wrong.machine.clone(), ..certificate.clone() };
             if report.is_proved() {
                 prop_assert!(world.check(&wrong).is_ok());

@@ -264,12 +264,10 @@ fn partition(tests: &BTreeSet<Range>, domain: Range) -> Vec<Vec<Range>> {
         if class == classes.len() {
             classes.push(Vec::new());
         }
-        match classes.get_mut(class) {
-            Some(class) => match class.last_mut() {
-                Some(before) if before.last + 1 == first => before.last = last,
-                _ => class.push(Range { first, last }),
-            },
-            None => {}
+        let Some(class) = classes.get_mut(class) else { continue };
+        match class.last_mut() {
+            Some(before) if before.last + 1 == first => before.last = last,
+            _ => class.push(Range { first, last }),
         }
     }
     classes
