@@ -59,7 +59,8 @@ impl Certificate {
 ///
 /// # Errors
 ///
-/// The first defect that was found. Whatever it is, the certificate proves nothing.
+/// The first defect that was found. Whatever it is, the certificate is no proof. [`Defect::Refuted`] is only there if all else is
+/// right: what the certificate states of rules and policies is so, and the rules do not do what the policies say.
 ///
 /// ```
 /// use netpol_checker::{Certificate, Defect, FORMAT, Setting, VERSION, check};
@@ -86,8 +87,15 @@ pub fn check(certificate: &Certificate, setting: &Setting<'_>) -> Result<Checked
         let of = format!("classes of traffic {number}");
         all_traffic(&tests, boxes).map_err(|what| Defect::Coverage { question: of, what })?;
     }
-    let mut checker =
-        Checker { certificate, tests, world, rules, devices, checked: Checked::default() };
+    let mut checker = Checker {
+        certificate,
+        tests,
+        world,
+        rules,
+        devices,
+        checked: Checked::default(),
+        refuted: None,
+    };
     checker.everything()?;
     Ok(checker.checked)
 }
@@ -160,6 +168,8 @@ struct Checker<'c> {
     rules: Rules<'c>,
     devices: Devices,
     checked: Checked,
+    /// The first cell in which what is met is not what is expected.
+    refuted: Option<Defect>,
 }
 
 impl<'c> Checker<'c> {
@@ -213,7 +223,7 @@ impl<'c> Checker<'c> {
         }
         match answers.values().next() {
             Some(question) => Err(Defect::Superfluous(name(question))),
-            None => Ok(()),
+            None => self.refuted.take().map_or(Ok(()), Err),
         }
     }
 
@@ -404,10 +414,10 @@ impl<'c> Checker<'c> {
                     (self.cell(question, number, &packets), [met, found].map(char::from));
                 return Err(Defect::Rules { cell, stated, found });
             }
-            if expected != met && expected != b'*' {
+            if expected != met && expected != b'*' && self.refuted.is_none() {
                 let (cell, [expected, met]) =
                     (self.cell(question, number, &packets), [expected, met].map(char::from));
-                return Err(Defect::Refuted { cell, expected, met });
+                self.refuted = Some(Defect::Refuted { cell, expected, met });
             }
         }
         Ok(())

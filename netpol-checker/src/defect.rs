@@ -55,7 +55,7 @@ pub enum Defect {
         /// What was found.
         found: char,
     },
-    /// It is no proof: the rules do not do what the policies say, and the certificate says so itself.
+    /// It is no proof: the rules do not do what the policies say, and the certificate says so itself. All else is right.
     Refuted {
         /// Which class.
         cell: String,
