@@ -11,7 +11,7 @@
 //! --allow-other-protocols
 //! --re-evaluate
 //! ```
-#![expect(clippy::print_stdout, reason = "a command")]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command")]
 
 use netpol_checker::{Certificate, Setting, check, compare_listing};
 use netpol_core::{Established, NodeName, Options, OtherProtocols, OwnNodeEgress, PodId};
@@ -19,6 +19,7 @@ use netpol_k8s::Reader;
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::Path;
+use std::process::ExitCode;
 
 fn interfaces(path: &str) -> Result<BTreeMap<PodId, String>, Box<dyn Error>> {
     let named: BTreeMap<String, String> = serde_json::from_str(&std::fs::read_to_string(path)?)?;
@@ -30,7 +31,17 @@ fn interfaces(path: &str) -> Result<BTreeMap<PodId, String>, Box<dyn Error>> {
     Ok(interfaces)
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(defect) => {
+            eprintln!("not accepted: {defect}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<(), Box<dyn Error>> {
     let (mut node, mut own, mut devices, mut options) =
         (None, None, BTreeMap::new(), Options::default());
     let mut listing = None;

@@ -215,9 +215,10 @@ impl<'c> Checker<'c> {
         }
         for (asked, known) in asked {
             let question = answers.remove(&known).ok_or_else(|| {
-                let (way, _, address, pod, device) = &known;
-                let device = device.clone().map(List);
-                Defect::Missing(format!("{way:?} v6={} {address:?} {pod:?} {device:?}", asked.v6))
+                let (way, v6, address, pod, device) = &known;
+                let device = device.as_ref().map(|device| format!(", by {}", List(device.clone())));
+                let name = ends(*way, *v6, *address, pod.as_deref());
+                Defect::Missing(format!("{name}{}", device.unwrap_or_default()))
             })?;
             self.question(&asked, question)?;
         }
@@ -555,8 +556,12 @@ fn written(address: u128, v6: bool) -> IpAddr {
 
 /// A question, for people.
 fn name(question: &Question) -> String {
-    let family = if question.v6 { "IPv6" } else { "IPv4" };
-    let pod = question.pod.as_deref().unwrap_or("no pod");
-    let fixed = question.fixed.map(|address| format!(" at {address}")).unwrap_or_default();
-    format!("{:?} of {pod}{fixed}, {family}", question.way)
+    ends(question.way, question.v6, question.fixed, question.pod.as_deref())
+}
+
+fn ends(way: Way, v6: bool, fixed: Option<IpAddr>, pod: Option<&str>) -> String {
+    let family = if v6 { "IPv6" } else { "IPv4" };
+    let pod = pod.unwrap_or("no pod");
+    let fixed = fixed.map(|address| format!(" at {address}")).unwrap_or_default();
+    format!("{way:?} of {pod}{fixed}, {family}")
 }

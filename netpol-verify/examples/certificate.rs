@@ -4,6 +4,8 @@
 //! cargo run -p netpol-verify --example certificate -- DUMP NODE MANIFESTS... > CERTIFICATE
 //! cargo run -p netpol-checker --example check -- CERTIFICATE --node NODE MANIFESTS...
 //! ```
+//!
+//! The node `-` is all of them.
 #![expect(clippy::print_stderr, reason = "a command")]
 
 use netpol_core::{NodeName, Options};
@@ -23,8 +25,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let manifests = reader.finish();
     let machine = read_dumps(&[Dump { name: dump.clone(), text: std::fs::read_to_string(dump)? }])?;
-    let node = NodeName::from(node.as_str());
-    let specification = Specification::new(manifests.cluster(), Some(&node), Options::default());
+    let node = (node != "-").then(|| NodeName::from(node.as_str()));
+    let specification = Specification::new(manifests.cluster(), node.as_ref(), Options::default());
     let options = ProofOptions::default().with_own_table("netpol");
     let (report, certificate) = prove_with_certificate(&machine, &specification, &options);
     eprintln!("proved: {}, {:?}", report.is_proved(), report.statistics);
