@@ -41,7 +41,7 @@ pub enum Defect {
     Rules {
         /// Which class.
         cell: String,
-        /// What is stated: `p`, `d` or `?`, as in [`Certificate::rows`].
+        /// What is stated: `p`, `d` or `?`, as in [`crate::Certificate::rows`].
         stated: char,
         /// What was found.
         found: char,
@@ -50,7 +50,7 @@ pub enum Defect {
     Policies {
         /// Which class.
         cell: String,
-        /// What is stated: `p`, `d` or `*`, as in [`Certificate::rows`].
+        /// What is stated: `p`, `d` or `*`, as in [`crate::Certificate::rows`].
         stated: char,
         /// What was found.
         found: char,

@@ -5,6 +5,11 @@
     reason = "helpers of tests fail by panicking"
 )]
 
+#[allow(
+    dead_code,
+    clippy::clone_on_copy,
+    reason = "shared by test files, each of which uses a part"
+)]
 #[path = "support/soup.rs"]
 mod soup;
 mod support;
