@@ -18,9 +18,8 @@ use netpol_checker::{
     Certificate, Checked, Defect, Interval, List, STATES, Setting, Way, check, compare_listing,
 };
 use netpol_core::{Cluster, Established, Labels, NodeName, Options, Pod, PodId, Policy, Selector};
-use netpol_host::{Denial, HostOptions};
 use netpol_nft::{Guard, NftOptions};
-use netpol_testkit::strategies::{clusters, options};
+use netpol_testkit::strategies::clusters;
 use netpol_verify::machine::{Machine, Range, Step};
 use netpol_verify::{Conclusion, ProofOptions, Report, Specification, prove_with_certificate};
 use proptest::prelude::*;
@@ -28,7 +27,7 @@ use proptest::test_runner::TestRunner;
 use serde_json::{Value, json};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use support::{devices, interfaces, listing, machine};
+use support::{devices, interfaces, listing, machine, nft_options};
 
 /// What a proof is about.
 #[derive(Debug)]
@@ -60,15 +59,6 @@ impl World {
             &options.with_interfaces(self.interfaces.clone()),
         )
     }
-}
-
-fn nft_options() -> impl Strategy<Value = NftOptions> {
-    let guard = prop_oneof![Just(Guard::Off), Just(Guard::Prerouting)];
-    (options(), guard, any::<bool>(), any::<bool>()).prop_map(|(policy, guard, reject, log)| {
-        let denial = if reject { Denial::Reject } else { Denial::Drop };
-        let host = HostOptions::default().with_policy(policy).with_denial(denial);
-        NftOptions::from(host.with_log(log.then_some(7))).with_guard(guard)
-    })
 }
 
 /// A cluster with its rules as netpol-nft writes them, for one node or all, the devices known to the prover or not.
