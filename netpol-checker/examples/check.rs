@@ -78,6 +78,8 @@ fn run() -> Result<(), Box<dyn Error>> {
         options,
         interfaces: &devices,
         own_table: Some(own.as_deref().unwrap_or("netpol")),
+        own_chains: None,
+        unguarded: false,
     };
     let certificate = Certificate::read(&std::fs::read_to_string(certificate)?)?;
     let checked = check(&certificate, &setting)?;

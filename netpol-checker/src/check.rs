@@ -5,6 +5,7 @@ use crate::coverage::{Devices, all_traffic, covers, side_list};
 use crate::defect::Defect;
 use crate::format::{Certificate, Choices, FORMAT, Question, STATES, VERSION, Way};
 use crate::list::{Interval, List, device, without};
+use crate::own::are_own;
 use crate::policies::{PodIndex, Remote, Side, World};
 use crate::rules::{Packets, Rules, Stage};
 use netpol_core::{Cluster, Direction, NodeName, Options, PodId};
@@ -24,8 +25,13 @@ pub struct Setting<'a> {
     pub options: Options,
     /// The devices of pods; each known one is to be guarded.
     pub interfaces: &'a BTreeMap<PodId, String>,
-    /// The name of netpol's own tables, by which alone the node's own traffic is judged; none: by all.
+    /// The name of netpol's own tables of nft. By its own rules alone the node's own traffic is judged; without a name here and below, by
+    /// all.
     pub own_table: Option<&'a str>,
+    /// What the names of netpol's own chains of iptables begin with, before a `-`.
+    pub own_chains: Option<&'a str>,
+    /// Are source addresses taken as honest although interfaces are given? Then no guard is asked for.
+    pub unguarded: bool,
 }
 
 /// What was checked.
@@ -65,7 +71,8 @@ impl Certificate {
 /// ```
 /// use netpol_checker::{Certificate, Defect, FORMAT, Setting, VERSION, check};
 /// let setting = Setting {
-///     cluster: &Default::default(), node: None, options: Default::default(), interfaces: &Default::default(), own_table: None,
+///     cluster: &Default::default(), node: None, options: Default::default(), interfaces: &Default::default(),
+///     own_table: None, own_chains: None, unguarded: false,
 /// };
 /// let nothing = Certificate { format: FORMAT.to_owned(), version: VERSION, ..Default::default() };
 /// assert_eq!(check(&nothing, &setting), Err(Defect::Nothing));
@@ -74,6 +81,7 @@ pub fn check(certificate: &Certificate, setting: &Setting<'_>) -> Result<Checked
     let mut tests = Tests::new(certificate.lists.iter().map(|list| &list.0));
     let world = World::new(setting);
     about_this(certificate, setting, &world)?;
+    let shared = are_own(&certificate.machine, setting)?;
     if let Some(what) = certificate.machine.not_understood.first() {
         return Err(Defect::NotUnderstood(what.clone()));
     }
@@ -93,6 +101,8 @@ pub fn check(certificate: &Certificate, setting: &Setting<'_>) -> Result<Checked
         world,
         rules,
         devices,
+        shared,
+        guarded: !setting.unguarded,
         checked: Checked::default(),
         refuted: None,
     };
@@ -100,7 +110,7 @@ pub fn check(certificate: &Certificate, setting: &Setting<'_>) -> Result<Checked
     Ok(checker.checked)
 }
 
-/// Is it about this node, these options, these devices, these tables?
+/// Is it about this node, these options, these devices?
 fn about_this(
     certificate: &Certificate,
     setting: &Setting<'_>,
@@ -122,21 +132,23 @@ fn about_this(
     if stated.collect::<BTreeMap<_, _>>() != given.collect() {
         return other("other devices of pods");
     }
-    for chain in &certificate.machine.chains {
-        if chain.own != setting.own_table.is_none_or(|own| chain.table == own) {
-            return other(&format!("whether the table `{}` is netpol's own", chain.table));
-        }
+    if certificate.unguarded != setting.unguarded {
+        return other("whether a source guard is proved");
     }
     Ok(())
 }
 
 /// By what a question is known.
-type Known = (Way, bool, Option<IpAddr>, Option<String>, Option<Vec<Interval>>);
+type Known = (Ends, Option<Vec<Interval>>);
+
+/// The way, the family, whether all rules are asked together, the address and the pod.
+type Ends = (Way, bool, bool, Option<IpAddr>, Option<String>);
 
 /// A question that has to be answered, and who is at its fixed end: the pod, and its address if one is fixed.
 struct Asked {
     way: Way,
     v6: bool,
+    together: bool,
     pod: Option<PodIndex>,
     fixed: Option<u128>,
 }
@@ -167,6 +179,10 @@ struct Checker<'c> {
     world: World<'c>,
     rules: Rules<'c>,
     devices: Devices,
+    /// Do rules of iptables lead to chains of netpol?
+    shared: bool,
+    /// Is the source guard asked for?
+    guarded: bool,
     checked: Checked,
     /// The first cell in which what is met is not what is expected.
     refuted: Option<Defect>,
@@ -175,50 +191,59 @@ struct Checker<'c> {
 impl<'c> Checker<'c> {
     fn everything(&mut self) -> Result<(), Defect> {
         let mut asked: Vec<(Asked, Known)> = Vec::new();
+        let ask = |asked: &mut Vec<_>, one: Asked, device: Option<&Vec<Interval>>, pod| {
+            let fixed = one.fixed.map(|address| written(address, one.v6));
+            let ends = (one.way, one.v6, one.together, fixed, pod);
+            asked.push((one, (ends, device.cloned())));
+        };
+        let ways = [
+            (Way::ToPod, false),
+            (Way::FromPod, false),
+            (Way::ToNode, false),
+            (Way::FromNode, false),
+            (Way::ToNode, true),
+            (Way::FromNode, true),
+        ];
         for v6 in [false, true] {
             for (address, owner) in
                 self.world.owners(v6).iter().filter(|(_, pod)| self.world.is_local(**pod))
             {
                 self.checked.addresses += 1;
-                for way in [Way::ToPod, Way::FromPod, Way::ToNode, Way::FromNode] {
+                for (way, together) in
+                    ways.into_iter().filter(|(_, together)| self.shared || !together)
+                {
                     for device in self.devices.of(Some(*owner)) {
-                        let name = Some(self.world.name(*owner));
-                        let known =
-                            (way, v6, Some(written(*address, v6)), name, Some(device.clone()));
-                        asked.push((
-                            Asked { way, v6, pod: Some(*owner), fixed: Some(*address) },
-                            known,
-                        ));
+                        let (pod, fixed) = (Some(*owner), Some(*address));
+                        let one = Asked { way, v6, together, pod, fixed };
+                        ask(&mut asked, one, Some(device), Some(self.world.name(*owner)));
                     }
                 }
             }
+            let nobody = |way, pod| Asked { way, v6, together: false, pod, fixed: None };
             for device in &self.devices.outside {
-                let known = (Way::Past, v6, None, None, Some(device.clone()));
-                asked.push((Asked { way: Way::Past, v6, pod: None, fixed: None }, known));
+                ask(&mut asked, nobody(Way::Past, None), Some(device), None);
             }
-            for pod in self.world.given.keys() {
-                let known = (Way::Guard, v6, None, Some(self.world.name(*pod)), None);
-                asked.push((Asked { way: Way::Guard, v6, pod: Some(*pod), fixed: None }, known));
+            for pod in self.world.given.keys().filter(|_| self.guarded) {
+                let name = Some(self.world.name(*pod));
+                ask(&mut asked, nobody(Way::Guard, Some(*pod)), None, name);
             }
         }
-        self.checked.guarded = self.world.given.len();
+        self.checked.guarded = if self.guarded { self.world.given.len() } else { 0 };
         self.checked.assumed = self.devices.assumed;
         let mut answers: HashMap<Known, &'c Question> = HashMap::new();
         for question in &self.certificate.questions {
             let device =
                 question.device.map(|index| side_list(&self.tests, index).map(<[_]>::to_vec));
             let device = device.transpose().map_err(Defect::Malformed)?;
-            let known = (question.way, question.v6, question.fixed, question.pod.clone(), device);
-            if let Some(twice) = answers.insert(known, question) {
+            if let Some(twice) = answers.insert((ends(question), device), question) {
                 return Err(Defect::Superfluous(format!("{}, a second time", name(twice))));
             }
         }
         for (asked, known) in asked {
             let question = answers.remove(&known).ok_or_else(|| {
-                let (way, v6, address, pod, device) = &known;
+                let (ends, device) = &known;
                 let device = device.as_ref().map(|device| format!(", by {}", List(device.clone())));
-                let name = ends(*way, *v6, *address, pod.as_deref());
-                Defect::Missing(format!("{name}{}", device.unwrap_or_default()))
+                Defect::Missing(format!("{}{}", in_words(ends), device.unwrap_or_default()))
             })?;
             self.question(&asked, question)?;
         }
@@ -260,7 +285,8 @@ impl<'c> Checker<'c> {
         let near = near.zip(asked.pod);
         let near =
             near.map(|(direction, pod)| self.world.side(&mut self.tests, pod, direction, asked.v6));
-        let stages = self.rules.stages(asked.way, asked.v6, judged_by_own(asked.way));
+        let own_only = judged_by_own(asked.way) && !asked.together;
+        let stages = self.rules.stages(asked.way, asked.v6, own_only);
         let around = Around { asked, question, device, near, lanes, stages };
         if question.cells.len() != others.len() * traffic.len() * states.len() {
             return Err(malformed("too few or too many cells"));
@@ -399,7 +425,7 @@ impl<'c> Checker<'c> {
             packets.state = *state;
             let [expected, met] = rows.map(|row| self.letter(question, row, number));
             let (expected, met) = (expected?, met?);
-            let found = self.expected(asked.way, *state, allowed);
+            let found = self.expected(asked, *state, allowed);
             if found != expected {
                 let (cell, [stated, found]) =
                     (self.cell(question, number, &packets), [expected, found].map(char::from));
@@ -528,9 +554,9 @@ impl<'c> Checker<'c> {
     }
 
     /// What is expected of a class in a state of a connection, if the policies allow a new one or not.
-    fn expected(&self, way: Way, state: (u32, bool), allowed: bool) -> u8 {
+    fn expected(&self, asked: &Asked, state: (u32, bool), allowed: bool) -> u8 {
         let passes = match state {
-            _ if matches!(way, Way::Past | Way::Guard) => allowed,
+            _ if matches!(asked.way, Way::Past | Way::Guard) => allowed,
             // NP-62: open connections.
             (2, false) => allowed || !self.world.choices.re_evaluates,
             // NP-60: replies, and what is related.
@@ -538,7 +564,12 @@ impl<'c> Checker<'c> {
             (1, _) if allowed => return b'*',
             _ => allowed,
         };
-        if passes { b'p' } else { b'd' }
+        match passes {
+            // The node's own firewall may drop more.
+            true if asked.together => b'*',
+            true => b'p',
+            false => b'd',
+        }
     }
 }
 
@@ -554,14 +585,21 @@ fn written(address: u128, v6: bool) -> IpAddr {
     }
 }
 
-/// A question, for people.
-fn name(question: &Question) -> String {
-    ends(question.way, question.v6, question.fixed, question.pod.as_deref())
+/// By what a question is known, but for the device.
+fn ends(question: &Question) -> Ends {
+    let Question { way, v6, together, fixed, .. } = *question;
+    (way, v6, together, fixed, question.pod.clone())
 }
 
-fn ends(way: Way, v6: bool, fixed: Option<IpAddr>, pod: Option<&str>) -> String {
-    let family = if v6 { "IPv6" } else { "IPv4" };
-    let pod = pod.unwrap_or("no pod");
+/// A question, for people.
+fn name(question: &Question) -> String {
+    in_words(&ends(question))
+}
+
+fn in_words((way, v6, together, fixed, pod): &Ends) -> String {
+    let family = if *v6 { "IPv6" } else { "IPv4" };
+    let pod = pod.as_deref().unwrap_or("no pod");
     let fixed = fixed.map(|address| format!(" at {address}")).unwrap_or_default();
-    format!("{way:?} of {pod}{fixed}, {family}")
+    let together = if *together { ", by all rules together" } else { "" };
+    format!("{way:?} of {pod}{fixed}, {family}{together}")
 }

@@ -36,6 +36,9 @@ pub struct Certificate {
     pub interfaces: BTreeMap<String, String>,
     /// The devices of pods that were not told but are those that a source guard in the rules names. An assumption.
     pub inferred: BTreeMap<String, Vec<String>>,
+    /// Is no source guard proved, although devices are known?
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unguarded: bool,
     /// Devices that a source guard in the rules closes to everybody: those of pods that have no address. An assumption, too.
     pub closed: Vec<String>,
     /// All other devices, in classes: indices of [`Certificate::lists`].
@@ -85,6 +88,10 @@ pub struct Question {
     pub way: Way,
     /// Is it about IPv6?
     pub v6: bool,
+    /// Of what the node itself sends or receives: is it run through all rules together, of which is only expected that they drop
+    /// what is denied? Else it is run through netpol's own rules.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub together: bool,
     /// The fixed address, if one is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fixed: Option<std::net::IpAddr>,
@@ -178,18 +185,42 @@ pub struct Map {
     pub entries: Vec<(List, Verdict)>,
 }
 
+/// The program that a table is of.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[expect(clippy::exhaustive_enums, reason = "the programs that Linux has for this")]
+#[serde(rename_all = "kebab-case")]
+pub enum Program {
+    /// nft.
+    #[default]
+    Nft,
+    /// iptables-legacy, or what does not say which iptables it is of.
+    IptablesLegacy,
+    /// iptables-nft.
+    IptablesNft,
+}
+
+impl Program {
+    fn is_nft(&self) -> bool {
+        *self == Self::Nft
+    }
+}
+
 /// A chain.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[expect(clippy::exhaustive_structs, reason = "a version of the format has these parts")]
 #[serde(deny_unknown_fields)]
 pub struct Chain {
+    /// The program that made its table.
+    #[serde(default, skip_serializing_if = "Program::is_nft")]
+    pub program: Program,
     /// The family of its table: `ip`, `ip6`, `inet` or `netdev`.
     pub family: String,
     /// The name of its table.
     pub table: String,
     /// Its name.
     pub name: String,
-    /// Is it one of netpol's own? What the node itself sends or receives, and what passes by the pods, is judged by these alone.
+    /// Is it one of netpol's own? What the node itself sends or receives, and what passes by the pods, is judged by these alone,
+    /// and by the rules of built-in chains of iptables that lead to them.
     pub own: bool,
     /// Where the kernel calls it, if it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -224,6 +255,9 @@ pub struct Rule {
     /// What its author wrote beside it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub comment: Option<String>,
+    /// Does it stand in a built-in chain of iptables, with everybody's rules, and lead to a chain of netpol's own?
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub own: bool,
     /// What it does, in order.
     pub steps: Vec<Step>,
 }

@@ -21,14 +21,15 @@ mod defect;
 mod format;
 mod list;
 mod listing;
+mod own;
 mod policies;
 mod rules;
 
 pub use check::{Checked, Setting, check};
 pub use defect::Defect;
 pub use format::{
-    Certificate, Chain, Choices, FORMAT, Field, Hook, Index, Machine, Map, Question, Rule, STATES,
-    Set, Step, VERSION, Verdict, Way,
+    Certificate, Chain, Choices, FORMAT, Field, Hook, Index, Machine, Map, Program, Question, Rule,
+    STATES, Set, Step, VERSION, Verdict, Way,
 };
 pub use list::{Interval, List};
 pub use listing::{Compared, compare_listing};

@@ -41,6 +41,8 @@ pub(crate) struct Stage<'c> {
     chain: usize,
     hook: &'c Hook,
     tracked: bool,
+    /// Of built-in chains of iptables, netpol's own rules alone.
+    own_only: bool,
 }
 
 /// The rules, with their sets where classes can be asked about them.
@@ -116,9 +118,11 @@ impl<'c> Rules<'c> {
                     "prerouting" | "output" => hook.priority > CONNTRACK,
                     _ => true,
                 };
-                if sees && (chain.own || !own_only) && !(way == Way::Guard && tracked) {
+                let called = !own_only || chain.own || chain.rules.iter().any(|rule| rule.own);
+                if sees && called && !(way == Way::Guard && tracked) {
                     let order = (number, hook.priority, index);
-                    stages.push((order, Stage { chain: index, hook, tracked }));
+                    let own_only = own_only && !chain.own;
+                    stages.push((order, Stage { chain: index, hook, tracked, own_only }));
                 }
             }
         }
@@ -225,7 +229,8 @@ impl Walk<'_, '_> {
             }
             match self.chain(stage.chain, stage, 0)? {
                 End::Accepted => {}
-                End::Returned if !stage.hook.drops => {}
+                // What a built-in chain drops at its end is not netpol's doing.
+                End::Returned if !stage.hook.drops || stage.own_only => {}
                 End::Dropped | End::Returned => return Ok(b'd'),
                 End::NobodyKnows => return Ok(b'?'),
             }
@@ -279,7 +284,8 @@ impl Walk<'_, '_> {
     fn chain(&mut self, index: usize, stage: &Stage<'_>, depth: usize) -> Result<End, String> {
         let machine = self.rules.machine;
         let chain = machine.chains.get(index).ok_or("a chain that is not there")?;
-        for rule in &chain.rules {
+        let own_only = stage.own_only && index == stage.chain;
+        for rule in chain.rules.iter().filter(|rule| rule.own || !own_only) {
             self.steps += 1;
             if depth > MOST_JUMPS || self.steps > MOST_STEPS {
                 return Ok(End::NobodyKnows);
@@ -312,6 +318,9 @@ impl Walk<'_, '_> {
             let reads_mark = |key: &[Field]| key.contains(&Field::Mark);
             let goes_on = match step {
                 Step::Match { key, .. } if reads_mark(key) && self.mark.is_none() => self.choose(),
+                Step::Match { key, mask: Some(_), .. } if key != &[Field::Mark] => {
+                    return Err("a mask of what is not the mark".to_owned());
+                }
                 Step::Match { key, mask, negated, set } => {
                     let set = *self.rules.sets.get(*set).ok_or("a set that is not there")?;
                     let mark = self.mark;

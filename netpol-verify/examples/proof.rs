@@ -104,6 +104,8 @@ fn main() {
         options: Options::default(),
         interfaces: &proof.interfaces,
         own_table: Some("netpol"),
+        own_chains: None,
+        unguarded: false,
     };
     println!("checked: {:?}", check(&certificate, &setting).unwrap());
     println!("read and checked: {:?}", started.elapsed());

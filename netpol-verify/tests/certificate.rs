@@ -5,18 +5,22 @@
     reason = "helpers of tests fail by panicking"
 )]
 
+#[path = "support/iptables.rs"]
+mod rendered;
 #[allow(dead_code, reason = "shared by test files, each of which uses a part")]
 #[path = "support/soup.rs"]
 mod soup;
 mod support;
 
 use netpol_checker::{
-    Certificate, Checked, Defect, Interval, List, STATES, Setting, Way, check, compare_listing,
+    Certificate, Checked, Defect, Interval, List, Program, STATES, Setting, Way, check,
+    compare_listing,
 };
 use netpol_core::{Cluster, Established, Labels, NodeName, Options, Pod, PodId, Policy, Selector};
+use netpol_iptables::Guard as IptablesGuard;
 use netpol_nft::{Guard, NftOptions};
 use netpol_testkit::strategies::clusters;
-use netpol_verify::machine::{Machine, Range, Step};
+use netpol_verify::machine::{Field, Machine, Range, Step};
 use netpol_verify::{Conclusion, ProofOptions, Report, Specification, prove_with_certificate};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
@@ -32,6 +36,7 @@ struct World {
     node: Option<NodeName>,
     options: Options,
     interfaces: BTreeMap<PodId, String>,
+    unguarded: bool,
 }
 
 impl World {
@@ -42,18 +47,18 @@ impl World {
             options: self.options,
             interfaces: &self.interfaces,
             own_table: Some("netpol"),
+            own_chains: Some("NP"),
+            unguarded: self.unguarded,
         };
         check(certificate, &setting)
     }
 
     fn prove(&self, machine: &Machine) -> (Report, Certificate) {
         let specification = Specification::new(&self.cluster, self.node.as_ref(), self.options);
-        let options = ProofOptions::default().with_own_table("netpol");
-        prove_with_certificate(
-            machine,
-            &specification,
-            &options.with_interfaces(self.interfaces.clone()),
-        )
+        let options = ProofOptions::default().with_own_table("netpol").with_own_chains("NP");
+        let options = options.with_interfaces(self.interfaces.clone());
+        let options = if self.unguarded { options.without_guard() } else { options };
+        prove_with_certificate(machine, &specification, &options)
     }
 }
 
@@ -66,10 +71,10 @@ fn worlds() -> impl Strategy<Value = (World, Value)> {
             let host = options.host().clone().with_interfaces(devices(&all));
             let options = options.with_host(host);
             let listing = listing(&cluster, node.as_ref(), &options);
-            let known = knows && options.guard() != Guard::Off;
-            let interfaces = if known { all } else { BTreeMap::new() };
+            let interfaces = if knows { all } else { BTreeMap::new() };
+            let unguarded = options.guard() == Guard::Off;
             let options = options.host().policy();
-            (World { cluster, node, options, interfaces }, listing)
+            (World { cluster, node, options, interfaces, unguarded }, listing)
         },
     )
 }
@@ -352,12 +357,17 @@ fn defects_are_named() {
     let db = Selector::match_labels([("app", "db")]);
     cluster.insert_policy(Policy::network_policy("shop", "closed", db, Some(vec![]), None));
     let listing = listing(&cluster, None, &NftOptions::default());
-    let world =
-        World { cluster, node: None, options: Options::default(), interfaces: BTreeMap::new() };
+    let world = World {
+        cluster,
+        node: None,
+        options: Options::default(),
+        interfaces: BTreeMap::new(),
+        unguarded: false,
+    };
     let (_, good) = world.prove(&machine(&listing));
     assert!(world.check(&good).is_ok());
     type Forge = fn(&mut Certificate);
-    let table: [(Forge, &str); 9] = [
+    let table: [(Forge, &str); 11] = [
         (|c| c.version += 1, "malformed: `netpol certificate` of version 2"),
         (|c| c.node = Some("n".to_owned()), "about something else: another node"),
         (|c| c.options.re_evaluates = true, "about something else: other options"),
@@ -365,7 +375,9 @@ fn defects_are_named() {
             |c| c.interfaces = [("shop/db".to_owned(), "x".to_owned())].into(),
             "about something else: other devices",
         ),
-        (|c| c.machine.chains[0].own ^= true, "about something else: whether the table"),
+        (|c| c.machine.chains[0].own ^= true, "about something else: whether `"),
+        (|c| c.unguarded = true, "about something else: whether a source guard"),
+        (|c| c.questions[0].together = true, "missing: ToPod"),
         (|c| c.machine.not_understood.push("x".to_owned()), "not understood: x"),
         (|c| drop(c.questions.pop()), "missing: Past"),
         (
@@ -456,7 +468,7 @@ proptest! {
                 pods.get(dice.roll(pods.len())).map(|pod| cluster.insert_pod(pod.clone()));
             }
         }
-        let changed = World { cluster, options: world.options, node: world.node, interfaces: world.interfaces };
+        let changed = World { cluster, ..world };
         let (report, of_changed) = changed.prove(&rules);
         if report.is_proved() {
             prop_assert!(changed.check(&of_changed).is_ok());
@@ -473,11 +485,17 @@ proptest! {
     }
 }
 
-/// What no ruleset has and the checker does not follow: a field that stands in a key twice, entries of a map that overlap.
+/// What no ruleset has and the checker does not follow: a field that stands in a key twice, entries of a map that overlap, a mask
+/// of what is not the mark.
 fn is_odd(machine: &Machine) -> bool {
     let steps = machine.chains.iter().flat_map(|chain| &chain.rules).flat_map(|rule| &rule.steps);
     steps.into_iter().any(|step| {
         let (key, entries): (_, Vec<&[Range]>) = match step {
+            Step::Match(condition)
+                if condition.mask.is_some() && condition.key != [Field::Mark] =>
+            {
+                return true;
+            }
             Step::Match(condition) => (&condition.key, Vec::new()),
             Step::Dispatch { key, map } => (key, map.entries().map(|(entry, _)| entry).collect()),
             _ => return false,
@@ -509,6 +527,8 @@ fn any_rules_are_checked() {
             options: soup.options(),
             interfaces,
             own_table: None,
+            own_chains: None,
+            unguarded: false,
         };
         let mut counts = count.get();
         match (check(&certificate, &setting), &report.conclusion) {
@@ -529,4 +549,102 @@ fn any_rules_are_checked() {
     }
     println!("proved, refuted, not proved: {:?}", count.get());
     assert!(count.get().iter().all(|some| *some > 2));
+}
+
+/// A cluster with its rules as netpol-iptables writes them, beside a node's own firewall, or behind rules that it must not stand behind.
+fn iptables_worlds() -> impl Strategy<Value = (World, Machine)> {
+    let choices = (any::<bool>(), any::<bool>(), 0..4usize);
+    let world = (clusters(), rendered::iptables_options(), rendered::flavors(), choices);
+    world.prop_map(|(cluster, options, flavor, (one_node, knows, firewall))| {
+        let node = cluster.nodes().next().map(|node| node.name().clone()).filter(|_| one_node);
+        let all = interfaces(&cluster);
+        let interfaces = if knows { all } else { BTreeMap::new() };
+        let host = options.host().clone().with_interfaces(devices(&interfaces));
+        let options = options.with_host(host);
+        let mut dumps = rendered::dumps(&cluster, node.as_ref(), &options, flavor);
+        for dump in &mut dumps {
+            dump.text = match firewall {
+                0 => continue,
+                1 => dump.text.replace(":INPUT ACCEPT", ":INPUT DROP"),
+                2 => dump.text.replace("COMMIT", "-A OUTPUT -p tcp -j DROP\nCOMMIT"),
+                _ => dump.text.replacen("-A INPUT", "-A INPUT -p udp -j ACCEPT\n-A INPUT", 1),
+            };
+        }
+        let unguarded = options.guard() == IptablesGuard::Off;
+        let options = options.host().policy();
+        (World { cluster, node, options, interfaces, unguarded }, rendered::machine(&dumps))
+    })
+}
+
+/// Rules of netpol-iptables stand among those of others, which the node's own traffic is not judged by, but must not be let past netpol's by.
+#[test]
+fn rules_of_iptables_are_checked() {
+    let count = Cell::new([0; 5]);
+    let test = |((world, machine), mut dice): ((World, Machine), Dice)| {
+        let (report, certificate) = world.prove(&machine);
+        let text = serde_json::to_string(&certificate).unwrap();
+        prop_assert!(Certificate::read(&text).unwrap() == certificate);
+        let mut counts = count.get();
+        match (world.check(&certificate), &report.conclusion) {
+            (Ok(checked), Conclusion::Proved) => {
+                prop_assert_eq!(checked.cells, report.statistics.cells);
+                counts[0] += 1;
+            }
+            (Err(Defect::Refuted { .. }), Conclusion::Refuted(_)) => counts[1] += 1,
+            (Err(Defect::Nothing), Conclusion::NotProved { .. }) => return Ok(()),
+            (defect, other) => prop_assert!(false, "{:?}: {:?}", defect, other),
+        }
+        let chains = &certificate.machine.chains;
+        let some = |dice: &mut Dice, with: &dyn Fn(usize) -> bool| {
+            let all: Vec<usize> = (0..chains.len()).filter(|chain| with(*chain)).collect();
+            all.get(dice.roll(all.len())).copied()
+        };
+        let mut forgeries = Vec::new();
+        // A rule that is netpol's, or is not, is said to be the other.
+        for own in [true, false] {
+            let here = |chain: usize| chains[chain].rules.iter().any(|rule| rule.own == own);
+            let Some(chain) = some(&mut dice, &here) else { continue };
+            let rules = 0..chains[chain].rules.len();
+            let rules: Vec<usize> =
+                rules.filter(|at| chains[chain].rules[*at].own == own).collect();
+            let mut forged = certificate.clone();
+            forged.machine.chains[chain].rules[rules[dice.roll(rules.len())]].own ^= true;
+            forgeries.push((2, forged));
+        }
+        // So is a chain; or it is said to be of another program.
+        if let Some(chain) = some(&mut dice, &|_| true) {
+            let mut forged = certificate.clone();
+            forged.machine.chains[chain].own ^= true;
+            forgeries.push((3, forged));
+        }
+        if let Some(chain) = some(&mut dice, &|chain| chains[chain].own) {
+            let mut forged = certificate.clone();
+            forged.machine.chains[chain].program = Program::Nft;
+            forgeries.push((3, forged));
+        }
+        // Nobody asks what all rules do together; or what is asked of all is answered for netpol's.
+        if certificate.questions.iter().any(|question| question.together) {
+            let mut forged = certificate.clone();
+            forged.questions.retain(|question| !question.together);
+            forgeries.push((4, forged));
+            let mut forged = certificate.clone();
+            forged.questions.iter_mut().for_each(|question| question.together = false);
+            forgeries.push((4, forged));
+        }
+        for (kind, forged) in forgeries {
+            let defect = world.check(&forged);
+            let refused = !matches!(defect, Ok(_) | Err(Defect::Refuted { .. }));
+            prop_assert!(refused, "{}: {:?}", kind, defect);
+            counts[kind] += 1;
+        }
+        let guarded = World { unguarded: !world.unguarded, ..world };
+        prop_assert!(matches!(guarded.check(&certificate), Err(Defect::OtherSetting(_))));
+        count.set(counts);
+        Ok(())
+    };
+    if let Err(error) = TestRunner::new(config(120)).run(&(iptables_worlds(), dice()), test) {
+        panic!("{error}");
+    }
+    println!("proved, refuted; own rules, own chains, questions forged: {:?}", count.get());
+    assert!(count.get().iter().all(|some| *some > 5), "{:?}", count.get());
 }

@@ -1,7 +1,7 @@
 //! The rule machine as a certificate has it.
 
-use crate::machine::{self, ElementMap, ElementSet, Machine, Own, Range};
-use netpol_checker::{Chain, Field, Hook, Interval, List, Map, Rule, Set, Step, Verdict};
+use crate::machine::{self, ElementMap, ElementSet, Machine, Own, Range, TableKind};
+use netpol_checker::{Chain, Field, Hook, Interval, List, Map, Program, Rule, Set, Step, Verdict};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -76,6 +76,9 @@ pub(crate) fn rules(machine: &Machine, own: &Own) -> netpol_checker::Machine {
         let rules = chain.rules.iter().map(|rule| Rule {
             place: rule.place.clone(),
             comment: rule.comment.clone(),
+            own: !own.is_everything()
+                && machine.is_base_of_iptables(chain)
+                && machine.leads_to_own(rule, own),
             steps: rule.steps.iter().map(|step| tables.step(step)).collect(),
         });
         let hook = chain.hook.as_ref().map(|hook| Hook {
@@ -88,7 +91,12 @@ pub(crate) fn rules(machine: &Machine, own: &Own) -> netpol_checker::Machine {
             family: table.map(|table| table.family.as_str().to_owned()).unwrap_or_default(),
             table: table.map(|table| table.name.clone()).unwrap_or_default(),
             name: chain.name.clone(),
-            own: table.is_some_and(|table| own.has(table, &chain.name)),
+            own: is_own(machine, chain, own),
+            program: match table.map(|table| table.kind) {
+                Some(TableKind::IptablesLegacy) => Program::IptablesLegacy,
+                Some(TableKind::IptablesNft) => Program::IptablesNft,
+                Some(TableKind::Nft) | None => Program::Nft,
+            },
             rules: rules.collect(),
             hook,
         });
@@ -99,6 +107,12 @@ pub(crate) fn rules(machine: &Machine, own: &Own) -> netpol_checker::Machine {
         maps: tables.maps,
         chains,
     }
+}
+
+/// Is all of a chain netpol's own? Built-in chains of iptables are everybody's.
+fn is_own(machine: &Machine, chain: &machine::Chain, own: &Own) -> bool {
+    let named = || machine.tables.get(chain.table).is_some_and(|table| own.has(table, &chain.name));
+    own.is_everything() || !machine.is_base_of_iptables(chain) && named()
 }
 
 fn written(verdict: machine::Verdict) -> Verdict {

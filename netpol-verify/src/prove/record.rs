@@ -5,7 +5,7 @@ use super::devices;
 use super::gather::{Gathered, PortTest};
 use super::lanes::{Lanes, Outcome};
 use super::mask::Mask;
-use super::question::{Expected, Question};
+use super::question::{Expected, Question, Rules};
 use super::space::{Classes, Predicate, Space};
 use super::traffic::Traffic;
 use crate::certificate;
@@ -92,6 +92,7 @@ impl Prover<'_, '_> {
         let named = |all: &[u128]| all.iter().copied().map(value_device).collect();
         certificate.inferred =
             inferred.filter_map(|(pod, all)| Some((name(*pod)?, named(all)))).collect();
+        certificate.unguarded = self.options.unguarded;
         certificate.closed = devices.closed.iter().copied().map(value_device).collect();
         certificate.machine = certificate::rules(self.machine, &self.options.own);
         let devices = &mut self.devices;
@@ -163,6 +164,7 @@ impl Prover<'_, '_> {
         let written = Written {
             way,
             v6: question.v6,
+            together: question.rules == Rules::Together,
             fixed: question.fixed.map(|(address, _)| value_address(address, question.v6)),
             pod: pod.and_then(|pod| self.specification.pod(pod)).map(|pod| pod.id().to_string()),
             device: fixed_device.and_then(|device| record.devices.get(&device).copied()),

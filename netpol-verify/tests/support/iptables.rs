@@ -3,9 +3,12 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests, too, fail by panicking")]
 
 use netpol_core::{Cluster, Family, NodeName, Scope, compile};
-use netpol_iptables::{Flavor, IptablesOptions, layout, text};
+use netpol_host::{Denial, HostOptions};
+use netpol_iptables::{Flavor, Guard, IptablesOptions, layout, text};
+use netpol_testkit::strategies::options;
 use netpol_verify::machine::Machine;
 use netpol_verify::{Dump, read_dumps};
+use proptest::prelude::*;
 use std::collections::BTreeMap;
 
 /// The built-in chains of a table.
@@ -88,4 +91,21 @@ fn sets(script: &str) -> String {
 
 pub(crate) fn machine(dumps: &[Dump]) -> Machine {
     read_dumps(dumps).unwrap()
+}
+
+/// Everything that may be chosen of netpol-iptables and changes what is to be proved, or how the rules look.
+pub(crate) fn iptables_options() -> impl Strategy<Value = IptablesOptions> {
+    let guard = prop_oneof![Just(Guard::Off), Just(Guard::Prerouting)];
+    (options(), guard, any::<bool>(), any::<bool>(), any::<bool>()).prop_map(
+        |(policy, guard, reject, log, counters)| {
+            let denial = if reject { Denial::Reject } else { Denial::Drop };
+            let host = HostOptions::default().with_policy(policy).with_denial(denial);
+            let host = host.with_log(log.then_some(7)).with_counters(counters);
+            IptablesOptions::from(host).with_guard(guard)
+        },
+    )
+}
+
+pub(crate) fn flavors() -> impl Strategy<Value = Flavor> {
+    prop_oneof![Just(Flavor::Legacy), Just(Flavor::Nft)]
 }
