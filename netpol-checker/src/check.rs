@@ -122,7 +122,10 @@ fn about_this(
     }
     let other = |what: &str| Err(Defect::OtherSetting(what.to_owned()));
     if certificate.node.as_deref() != setting.node.map(NodeName::as_str) {
-        return other("another node");
+        let named =
+            |name: Option<&str>| name.map_or("all pods".to_owned(), |n| format!("node {n}"));
+        let (stated, asked) = (certificate.node.as_deref(), setting.node.map(NodeName::as_str));
+        return other(&format!("another node: {}, not {}", named(stated), named(asked)));
     }
     if certificate.options != Choices::from(setting.options) {
         return other("other options");

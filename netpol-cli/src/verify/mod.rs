@@ -8,8 +8,8 @@ pub(crate) use answer::{Place, Step, fate, json, text};
 pub(crate) use source::{Source, own};
 
 use crate::args::{Format, VerifyArgs};
-use crate::{Answer, Failure, load, terminal};
-use netpol_verify::{Conclusion, ProofOptions, Report, prove};
+use crate::{Answer, Failure, certificate, load, terminal};
+use netpol_verify::{Conclusion, ProofOptions, Report, prove, prove_with_certificate};
 use std::io::Write;
 
 pub(crate) fn run(args: &VerifyArgs, out: &mut dyn Write) -> Result<Answer, Failure> {
@@ -18,7 +18,24 @@ pub(crate) fn run(args: &VerifyArgs, out: &mut dyn Write) -> Result<Answer, Fail
     let mut options = ProofOptions::default().with_interfaces(source.interfaces.clone());
     options.own = own(&args.inspect.ruleset);
     let specification = source.specification(&manifests);
-    let report = terminal::waiting("proving", || prove(&source.machine, &specification, &options));
+    let (report, proof) = terminal::waiting("proving", || match &args.certificate {
+        Some(path) => {
+            let (report, proof) = prove_with_certificate(&source.machine, &specification, &options);
+            (report, Some((proof, path)))
+        }
+        None => (prove(&source.machine, &specification, &options), None),
+    });
+    let written = match proof {
+        Some((_, path)) if matches!(report.conclusion, Conclusion::NotProved { .. }) => {
+            let path = path.display();
+            Some(format!("no certificate in {path}: there is nothing to certify\n"))
+        }
+        Some((proof, path)) => {
+            certificate::write(&proof, path)?;
+            Some(format!("certificate in {}\n", path.display()))
+        }
+        None => None,
+    };
     let drift = drift::since(args, &source, &manifests, &report, &options)?;
     match args.inspect.output {
         Format::Json => {
@@ -28,6 +45,14 @@ pub(crate) fn run(args: &VerifyArgs, out: &mut dyn Write) -> Result<Answer, Fail
         }
         Format::Text => {
             out.write_all(terminal::printable(&text(&report, drift.as_ref())).as_bytes())?;
+        }
+    }
+    if let Some(line) = written {
+        let line = terminal::printable(&line);
+        match args.inspect.output {
+            // What is read by a machine is one document.
+            Format::Json => eprint!("{line}"),
+            Format::Text => out.write_all(line.as_bytes())?,
         }
     }
     Ok(answer_of(&report))
