@@ -49,6 +49,8 @@ pub(crate) enum Command {
     Stats(StatsArgs),
     /// Prove that the kernel enforces the policies, for every packet, or show a packet for which it does not
     Verify(VerifyArgs),
+    /// Check a proof that `verify --certificate` wrote down, by a program that shares nothing with the prover
+    CheckCertificate(CertificateArgs),
     /// Follow one packet through the rules of the kernel: what becomes of it, by which rule and policy
     Trace(TraceArgs),
     /// Try the policies with real packets between network namespaces on this machine
@@ -500,6 +502,7 @@ Examples:
   netpol verify --node node-1 cluster.yaml
   netpol verify --dump ruleset.json --dump chains.txt --interfaces pods.json --node node-1 cluster.yaml
   netpol verify --backend iptables --dump v4.save --dump v6.save --dump sets.save --node node-1 cluster.yaml
+  netpol verify --node node-1 --certificate proof.json cluster.yaml     and check it with `netpol check-certificate`
   ssh node-1 nft -j list ruleset > ruleset.json; netpol verify --dump ruleset.json --node node-1 -o json cluster.yaml")]
 pub(crate) struct VerifyArgs {
     #[command(flatten)]
@@ -511,8 +514,46 @@ pub(crate) struct VerifyArgs {
     /// Tell what changed since these dumps [default: since `netpol apply`, if the kernel is looked at]
     #[arg(long, value_name = "FILE")]
     pub(crate) since: Vec<PathBuf>,
+    /// Write the proof, or the refutation, into this file, so that `check-certificate` can check it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) certificate: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) state: StateArgs,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+The certificate has the rules and, for classes of packets that cover all of them, what the policies say and what the rules do. Each of
+that is found again here, from the manifests, by code that shares nothing with the prover. Node, choices (--re-evaluate, --allow-...),
+--backend, --table and --prefix must be those of `verify`; without --node it must be about all pods. Without --interfaces the devices of
+pods are those that the certificate names, which the answer says.
+
+Whether its rules are those of a kernel, --listing tells: chains, hooks, handles of rules, elements of sets.
+
+Exit codes: 0 accepted; 1 not accepted, with the first defect; 2 nothing is proved, because something was not understood, or no answer.
+
+Examples:
+  netpol verify --node node-1 --certificate proof.json cluster.yaml; nft -j list ruleset > ruleset.json
+  netpol check-certificate proof.json --node node-1 --listing ruleset.json cluster.yaml
+  netpol check-certificate proof.json --node node-1 --interfaces pods.json -o json cluster.yaml")]
+pub(crate) struct CertificateArgs {
+    /// What `verify --certificate` wrote
+    #[arg(value_name = "CERTIFICATE")]
+    pub(crate) certificate: PathBuf,
+    #[command(flatten)]
+    pub(crate) input: Input,
+    #[command(flatten)]
+    pub(crate) ruleset: RulesetArgs,
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
+    #[command(flatten)]
+    pub(crate) policy: PolicyArgs,
+    /// What `nft -j list ruleset` printed: does it have the rules of the certificate?
+    #[arg(long, value_name = "FILE")]
+    pub(crate) listing: Option<PathBuf>,
+    /// The form of the answer
+    #[arg(short, long, value_enum, default_value = "text")]
+    pub(crate) output: Format,
 }
 
 #[derive(Args, Debug)]

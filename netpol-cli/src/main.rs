@@ -3,6 +3,7 @@
 //! This crate reads arguments and files and prints answers. What the answers are is decided in the libraries.
 
 mod args;
+mod certificate;
 mod check;
 mod convert;
 mod explain;
@@ -76,6 +77,7 @@ fn run(command: &Command, out: &mut dyn Write) -> Result<Answer, Failure> {
         Command::Remove(args) => kernel::remove(args, out),
         Command::Stats(args) => kernel::stats(args, out),
         Command::Verify(args) => verify::run(args, out),
+        Command::CheckCertificate(args) => certificate::run(args, out),
         Command::Trace(args) => trace::run(args, out),
         Command::Lab(args) => lab::run(args, out),
         Command::Completions { shell } => {

@@ -317,3 +317,114 @@ fn a_second_engine_is_asked() {
         &["\"second_engine\": {", "\"verdict\": \"refuted\"", "\"agrees\": true"],
     );
 }
+
+/// What checks the certificate in `$d/proof`, with the devices that `verify` found.
+const CERTIFIED: &str = "
+    d=$(mktemp -d); trap 'rm -r $d' EXIT
+    echo '{\"bridge/gateway\": \"gw\", \"bridge/ledger\": \"lg\"}' > $d/interfaces
+    certified() { $netpol check-certificate ${file:-$d/proof} --node node-a --interfaces $d/interfaces \"$@\" examples/dual-stack; }
+    refused() { code=0; file=$d/changed certified \"$@\" || code=$?; cmp -s $d/proof $d/changed && exit 7; [ $code = 1 ]; }
+";
+
+#[test]
+fn a_certificate_is_checked_against_manifests_and_kernel() {
+    let script = format!(
+        "{CERTIFIED} verify --certificate $d/proof; nft -j list ruleset > $d/rules; certified --listing $d/rules
+         $netpol check-certificate $d/proof --node node-a examples/dual-stack"
+    );
+    check(
+        &script,
+        0,
+        &[
+            "PROVED: for every packet",
+            "certificate in /tmp",
+            "ACCEPTED: for 4 addresses of the pods of node-a",
+            "the source guard of 2 pods is part of it",
+            "rules by their handles",
+            "not checked: that the devices of 2 pods are those that the certificate names",
+            "not checked: that its rules are those of the kernel",
+        ],
+    );
+}
+
+#[test]
+fn one_changed_byte_that_matters_is_refused() {
+    let script = format!(
+        "{CERTIFIED} verify --certificate $d/proof >/dev/null; nft -j list ruleset > $d/rules
+         for change in 's/10\\.244\\.1\\.10/10.244.1.11/' 's/(\"rows\":\\[\")p/\\1d/'; do
+             sed -E \"$change\" $d/proof > $d/changed; refused
+         done
+         sed 's/handle /handle 1/' $d/proof > $d/changed; refused --listing $d/rules
+         code=0; $netpol check-certificate $d/proof --node node-b examples/dual-stack || code=$?; [ $code = 1 ]
+         nft delete element ip netpol i '{{ 10.244.1.10 }}'; nft -j list ruleset > $d/rules
+         code=0; certified --listing $d/rules || code=$?
+         code=0; verify --certificate $d/proof >/dev/null || code=$?; certified"
+    );
+    check(
+        &script,
+        1,
+        &[
+            "NOT ACCEPTED: not the rules of the listing: chain",
+            "NOT ACCEPTED: about something else: another node: node node-a, not node node-b",
+            "has other elements",
+            "refuted: `d` is expected, `p` is met",
+        ],
+    );
+}
+
+#[test]
+fn certificates_of_rules_of_iptables_are_checked() {
+    for flavor in ["legacy", "nft"] {
+        let script = format!(
+            "{CERTIFIED} $netpol remove >/dev/null; $netpol apply --iptables {flavor} --node node-a examples/dual-stack >/dev/null
+             iptables-{flavor} -P INPUT DROP; iptables-{flavor} -A OUTPUT -p udp -j DROP
+             verify --certificate $d/proof; nft -j list ruleset > $d/rules; certified --listing $d/rules
+             sed 's/\"own\":true/\"own\":false/' $d/proof > $d/changed; refused
+             iptables-{flavor} -I INPUT -j ACCEPT; code=0; verify --certificate $d/proof >/dev/null || code=$?; certified"
+        );
+        check(
+            &script,
+            1,
+            &[
+                "ACCEPTED: for 4 addresses",
+                "not compared: the rules of ",
+                "NOT ACCEPTED: about something else: whether `",
+                "by all rules together",
+                "refuted: `d` is expected, `p` is met",
+            ],
+        );
+    }
+}
+
+#[test]
+fn no_certificate_of_what_is_not_proved() {
+    check(
+        "d=$(mktemp -d); trap 'rm -r $d' EXIT
+         nft add table ip other; nft add chain ip other c '{ type filter hook forward priority 0; }'
+         nft add rule ip other c ip ttl 5 drop; code=0; verify --certificate $d/proof || code=$?
+         [ ! -e $d/proof ]; exit $code",
+        2,
+        &["NOT PROVED", "no certificate in /tmp"],
+    );
+    let (code, out, err) = enforced(&format!(
+        "{CERTIFIED} echo '{{}}' > $d/proof; code=0; certified || code=$?; exit $code"
+    ));
+    assert_eq!((code, out.as_str()), (2, ""), "{err}");
+    assert!(err.contains("is no certificate as `netpol verify --certificate` writes it"), "{err}");
+}
+
+#[test]
+fn the_json_of_a_checked_certificate_is_a_contract() {
+    let (code, out, err) = enforced(&format!(
+        "{CERTIFIED} verify --certificate $d/proof -o json > $d/json; jq -e . $d/json >/dev/null 2>&1 || [ $? = 127 ]
+         nft -j list ruleset > $d/rules; certified --listing $d/rules -o json"
+    ));
+    assert_eq!(code, 0, "{out}{err}");
+    let answer: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(answer["accepted"], true);
+    assert_eq!(answer["defect"], Value::Null);
+    assert_eq!(answer["checked"]["guarded_pods"], 2);
+    assert!(answer["checked"]["cells"].as_u64().unwrap() > 1000);
+    assert!(answer["listing"]["rules"].as_u64().unwrap() > 10);
+    assert_eq!(answer["devices_from_certificate"], false);
+}

@@ -1,4 +1,4 @@
-//! How long a proof takes for a node of a large cluster, and how much memory; then the same by the second engine.
+//! How long a proof takes for a node of a large cluster, and how much memory; its certificate; and the same by the second engine.
 //!
 //! ```sh
 //! cargo run --release -p netpol-verify --example proof -- PODS POLICIES [legacy|nft]
@@ -9,12 +9,15 @@
 //! of it, with that implementation of iptables. Needs root, nft, ip, and iptables and ipset for that.
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a measuring tool")]
 
+use netpol_checker::{Certificate, Setting, check, compare_listing};
 use netpol_core::{Backend as _, NodeName, Options, Scope, compile};
 use netpol_host::{Host, HostOptions};
 use netpol_iptables::{Flavor, Iptables, IptablesOptions};
 use netpol_k8s::Reader;
 use netpol_nft::{Guard, NftOptions, layout, script};
-use netpol_verify::{Dump, Kernel, ProofOptions, Specification, bdd, prove, read_dumps};
+use netpol_verify::{
+    Dump, Kernel, ProofOptions, Specification, bdd, prove, prove_with_certificate, read_dumps,
+};
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
@@ -85,6 +88,30 @@ fn main() {
     let ratio = second.statistics.took.as_secs_f64() / report.statistics.took.as_secs_f64();
     println!("the second engine takes {ratio:.1} times as long as the first");
     println!("memory: {} kB at most", memory("VmHWM"));
+    let started = Instant::now();
+    let (_, certificate) = prove_with_certificate(&machine, &specification, &proof);
+    println!("with a certificate: {:?}", started.elapsed());
+    let started = Instant::now();
+    let text = serde_json::to_string(&certificate).unwrap();
+    println!("written: {:?}, {} bytes", started.elapsed(), text.len());
+    drop(certificate);
+    let started = Instant::now();
+    let certificate = Certificate::read(&text).unwrap();
+    println!("read: {:?}", started.elapsed());
+    let setting = Setting {
+        cluster,
+        node: Some(&node),
+        options: Options::default(),
+        interfaces: &proof.interfaces,
+        own_table: Some("netpol"),
+        own_chains: None,
+        unguarded: false,
+    };
+    println!("checked: {:?}", check(&certificate, &setting).unwrap());
+    println!("read and checked: {:?}", started.elapsed());
+    let ruleset = dumps.iter().find(|dump| dump.text.starts_with('{')).unwrap();
+    println!("compared: {:?}", compare_listing(&certificate, &ruleset.text).unwrap());
+    println!("memory: {} kB more at most, certificate included", memory("VmHWM") - before);
     let one = cluster.pods().find(|pod| pod.node() == Some(&node)).unwrap().id().clone();
     let started = Instant::now();
     let report = prove(&machine, &specification, &proof.with_only([one].into()));

@@ -9,6 +9,7 @@
 //! | read a ruleset | [`Kernel`] of this machine; [`read_dumps`] of texts; [`nft::read`], [`iptables::read`] |
 //! | say what should be enforced | [`Specification`]: a cluster, a node, the options |
 //! | prove it | [`prove`], [`Report`] |
+//! | write a proof down, so that `netpol-checker` can check it | [`prove_with_certificate`] |
 //! | see what changed since a dump was taken, and what of it matters | [`changes`], [`blame`] |
 //! | follow one packet | [`machine::Machine::run`], [`Specification::judge`] |
 //!
@@ -40,6 +41,7 @@
 
 #[cfg(feature = "bdd")]
 pub mod bdd;
+mod certificate;
 mod drift;
 mod dump;
 pub mod ipset;
@@ -54,5 +56,7 @@ mod specification;
 pub use drift::{Blame, Change, ChangeKind, blame, changes};
 pub use dump::{Dump, DumpError, read_dumps};
 pub use live::{Kernel, LiveError};
-pub use prove::{Conclusion, ProofOptions, Refutation, Report, Statistics, prove};
+pub use prove::{
+    Conclusion, ProofOptions, Refutation, Report, Statistics, prove, prove_with_certificate,
+};
 pub use specification::{Judgement, Specification};

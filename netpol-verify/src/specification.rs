@@ -29,6 +29,7 @@ pub(crate) type PodIndex = usize;
 /// What the policies of a cluster say about packets on one node.
 pub struct Specification<'a> {
     cluster: &'a Cluster,
+    node: Option<NodeName>,
     options: Options,
     pods: Vec<&'a Pod>,
     local: Vec<bool>,
@@ -239,6 +240,7 @@ impl<'a> Specification<'a> {
         }
         Self {
             cluster,
+            node: node.cloned(),
             options,
             pods,
             local,
@@ -249,6 +251,12 @@ impl<'a> Specification<'a> {
             selections: RefCell::default(),
             sides: RefCell::default(),
         }
+    }
+
+    /// The node whose pods it is about; none: all.
+    #[must_use]
+    pub fn node(&self) -> Option<&NodeName> {
+        self.node.as_ref()
     }
 
     /// The options that it follows.

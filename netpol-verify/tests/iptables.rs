@@ -1,38 +1,25 @@
 //! What netpol-iptables makes of any cluster is proved: from the text that it renders, and as the kernel lists it, on both
 //! implementations. Needs root, iptables, ipset and ip.
 
+#[path = "support/iptables.rs"]
+mod choices;
 mod support;
 
+use choices::{flavors, iptables_options};
 use netpol_core::{
     Backend as _, Cluster, Labels, NodeName, Options, Pod, PodId, Policy, Scope, compile,
 };
-use netpol_host::{Denial, Host, HostOptions};
+use netpol_host::Host;
 use netpol_iptables::{Flavor, Guard, Iptables, IptablesOptions};
 use netpol_testkit::rendered::iptables_dumps;
 use netpol_testkit::samples::is;
-use netpol_testkit::strategies::{clusters, options};
+use netpol_testkit::strategies::clusters;
 use netpol_verify::machine::Machine;
 use netpol_verify::{Conclusion, ProofOptions, Report, Specification, prove, read_dumps};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use support::{Netns, devices, interfaces};
-
-fn iptables_options() -> impl Strategy<Value = IptablesOptions> {
-    let guard = prop_oneof![Just(Guard::Off), Just(Guard::Prerouting)];
-    (options(), guard, any::<bool>(), any::<bool>(), any::<bool>()).prop_map(
-        |(policy, guard, reject, log, counters)| {
-            let denial = if reject { Denial::Reject } else { Denial::Drop };
-            let host = HostOptions::default().with_policy(policy).with_denial(denial);
-            let host = host.with_log(log.then_some(7)).with_counters(counters);
-            IptablesOptions::from(host).with_guard(guard)
-        },
-    )
-}
-
-fn flavors() -> impl Strategy<Value = Flavor> {
-    prop_oneof![Just(Flavor::Legacy), Just(Flavor::Nft)]
-}
 
 fn report(
     machine: &Machine,

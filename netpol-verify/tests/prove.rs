@@ -1,21 +1,11 @@
 //! What netpol-nft makes of any cluster is proved; without a kernel, from the objects that it would load.
 mod support;
 
-use netpol_host::{Denial, HostOptions};
-use netpol_nft::{Guard, NftOptions};
-use netpol_testkit::strategies::{clusters, options};
+use netpol_nft::Guard;
+use netpol_testkit::strategies::clusters;
 use netpol_verify::Conclusion;
 use proptest::prelude::*;
-use support::{devices, interfaces, listing, machine, report};
-
-fn nft_options() -> impl Strategy<Value = NftOptions> {
-    let guard = prop_oneof![Just(Guard::Off), Just(Guard::Prerouting)];
-    (options(), guard, any::<bool>(), any::<bool>()).prop_map(|(policy, guard, reject, log)| {
-        let denial = if reject { Denial::Reject } else { Denial::Drop };
-        let host = HostOptions::default().with_policy(policy).with_denial(denial);
-        NftOptions::from(host.with_log(log.then_some(7))).with_guard(guard)
-    })
-}
+use support::{devices, interfaces, listing, machine, nft_options, report};
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..Default::default() })]

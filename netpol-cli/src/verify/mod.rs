@@ -9,8 +9,8 @@ pub(crate) use answer::{Besides, Place, Step, fate, json, text};
 pub(crate) use source::{Source, own};
 
 use crate::args::{Format, VerifyArgs};
-use crate::{Answer, Failure, load, terminal};
-use netpol_verify::{Conclusion, ProofOptions, Report, bdd, prove};
+use crate::{Answer, Failure, certificate, load, terminal};
+use netpol_verify::{Conclusion, ProofOptions, Report, bdd, prove, prove_with_certificate};
 use second::Second;
 use std::io::Write;
 
@@ -20,7 +20,24 @@ pub(crate) fn run(args: &VerifyArgs, out: &mut dyn Write) -> Result<Answer, Fail
     let mut options = ProofOptions::default().with_interfaces(source.interfaces.clone());
     options.own = own(&args.inspect.ruleset);
     let specification = source.specification(&manifests);
-    let report = terminal::waiting("proving", || prove(&source.machine, &specification, &options));
+    let (report, proof) = terminal::waiting("proving", || match &args.certificate {
+        Some(path) => {
+            let (report, proof) = prove_with_certificate(&source.machine, &specification, &options);
+            (report, Some((proof, path)))
+        }
+        None => (prove(&source.machine, &specification, &options), None),
+    });
+    let written = match proof {
+        Some((_, path)) if matches!(report.conclusion, Conclusion::NotProved { .. }) => {
+            let path = path.display();
+            Some(format!("no certificate in {path}: there is nothing to certify\n"))
+        }
+        Some((proof, path)) => {
+            certificate::write(&proof, path)?;
+            Some(format!("certificate in {}\n", path.display()))
+        }
+        None => None,
+    };
     let second = args.second_engine.then(|| {
         let prove = || bdd::prove(&source.machine, &specification, &options);
         Second::new(&report, terminal::waiting("proving once more", prove))
@@ -35,6 +52,14 @@ pub(crate) fn run(args: &VerifyArgs, out: &mut dyn Write) -> Result<Answer, Fail
         }
         Format::Text => {
             out.write_all(terminal::printable(&text(&report, &besides)).as_bytes())?;
+        }
+    }
+    if let Some(line) = written {
+        let line = terminal::printable(&line);
+        match args.inspect.output {
+            // What is read by a machine is one document.
+            Format::Json => eprint!("{line}"),
+            Format::Text => out.write_all(line.as_bytes())?,
         }
     }
     // Of two proofs that contradict each other neither is one.

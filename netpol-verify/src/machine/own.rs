@@ -96,12 +96,12 @@ impl Machine {
                 .any(|chain| chain.rules.iter().any(|rule| self.leads_to_own(rule, own)))
     }
 
-    fn is_base_of_iptables(&self, chain: &Chain) -> bool {
+    pub(crate) fn is_base_of_iptables(&self, chain: &Chain) -> bool {
         let table = self.tables.get(chain.table);
         chain.hook.is_some() && table.is_some_and(|table| table.kind != TableKind::Nft)
     }
 
-    fn leads_to_own(&self, rule: &Rule, own: &Own) -> bool {
+    pub(crate) fn leads_to_own(&self, rule: &Rule, own: &Own) -> bool {
         let is_own = |chain: ChainIndex| {
             let chain = self.chain(chain);
             let table = chain.and_then(|chain| self.tables.get(chain.table));

@@ -11,13 +11,15 @@ use std::collections::{BTreeMap, BTreeSet};
 /// The devices of local pods, and those of everything else.
 #[derive(Debug, Default)]
 pub(super) struct Devices {
-    of_pod: BTreeMap<PodIndex, Vec<u128>>,
+    pub(super) of_pod: BTreeMap<PodIndex, Vec<u128>>,
     /// One for each class of devices that packets come in by, that the rules tell apart and that are no pod's.
-    from_outside: Vec<u128>,
+    pub(super) from_outside: Vec<u128>,
     /// The same of devices that packets leave by.
-    to_outside: Vec<u128>,
+    pub(super) to_outside: Vec<u128>,
     /// The pods whose devices were not given but are those that a source guard in the rules names.
     pub(super) inferred: BTreeSet<PodIndex>,
+    /// The devices that a source guard in the rules closes to everybody that it could be asked about.
+    pub(super) closed: BTreeSet<u128>,
 }
 
 /// An address of nobody, of each family, to see what a source guard says of it.
@@ -46,8 +48,9 @@ impl Devices {
                     continue;
                 }
                 let found = guarded(own, specification, device, &unknown);
-                if found.is_some() {
+                if let Some(found) = &found {
                     taken.insert(device);
+                    devices.closed.extend(found.is_empty().then_some(device));
                 }
                 for pod in found.into_iter().flatten() {
                     devices.of_pod.entry(pod).or_default().push(device);
@@ -114,53 +117,9 @@ fn guarded(
 
 /// A device for each class that the rules tell apart by this field, and one that no rule names.
 fn candidates(machine: &Machine, field: Field) -> BTreeSet<u128> {
-    let mut named: BTreeSet<u128> = BTreeSet::new();
-    let mut wild: BTreeSet<Range> = BTreeSet::new();
-    let mut take = |range: &Range| {
-        if range.first == range.last {
-            named.insert(range.first)
-        } else {
-            wild.insert(*range)
-        };
-    };
-    let is_device = |of: &Field| *of == field;
-    let is_at_device = |hook: &&Hook| match hook.point {
-        HookPoint::Ingress => field == Field::InDevice,
-        _ => field == Field::OutDevice,
-    };
-    for chain in &machine.chains {
-        let bound = chain.hook.iter().filter(is_at_device);
-        let bound = bound.filter_map(|hook| hook.devices.as_ref()).flatten();
-        bound.filter_map(|name| device_value(name)).for_each(|device| take(&Range::one(device)));
-        for step in chain.rules.iter().flat_map(|rule| &rule.steps) {
-            let part = |key: &[Field]| {
-                let parts = key.iter().enumerate().filter(|(_, field)| is_device(field));
-                parts.map(|(part, _)| part).collect::<Vec<_>>()
-            };
-            match step {
-                Step::Match(condition) if condition.key.len() == 1 => {
-                    let own = condition.key.iter().any(is_device);
-                    let ranges = condition.set.intervals().iter().filter(|_| own);
-                    ranges.for_each(&mut take);
-                }
-                Step::Match(condition) => {
-                    let parts = part(&condition.key);
-                    let boxes = condition.set.boxes().iter();
-                    boxes
-                        .flat_map(|one| parts.iter().filter_map(|part| one.get(*part)))
-                        .for_each(&mut take);
-                }
-                Step::Dispatch { key, map } => {
-                    let parts = part(key);
-                    let entries = map.entries().map(|(entry, _)| entry);
-                    entries
-                        .flat_map(|entry| parts.iter().filter_map(|part| entry.get(*part)))
-                        .for_each(&mut take);
-                }
-                _ => {}
-            }
-        }
-    }
+    let (named, wild): (BTreeSet<Range>, BTreeSet<Range>) =
+        named(machine, field).into_iter().partition(|range| range.first == range.last);
+    let mut named: BTreeSet<u128> = named.into_iter().map(|range| range.first).collect();
     named.remove(&0);
     // A name that only the wildcards match, for each of them; and one that nothing matches.
     for prefix in wild.iter().map(|range| value_device(range.first)).chain([String::new()]) {
@@ -174,4 +133,47 @@ fn candidates(machine: &Machine, field: Field) -> BTreeSet<u128> {
         named.extend(fresh);
     }
     named
+}
+
+/// The devices that the rules name in this field, one by one or by wildcards.
+pub(super) fn named(machine: &Machine, field: Field) -> BTreeSet<Range> {
+    let mut all: BTreeSet<Range> = BTreeSet::new();
+    let is_device = |of: &Field| *of == field;
+    let is_at_device = |hook: &&Hook| match hook.point {
+        HookPoint::Ingress => field == Field::InDevice,
+        _ => field == Field::OutDevice,
+    };
+    for chain in &machine.chains {
+        let bound = chain.hook.iter().filter(is_at_device);
+        let bound = bound.filter_map(|hook| hook.devices.as_ref()).flatten();
+        all.extend(bound.filter_map(|name| device_value(name)).map(Range::one));
+        for step in chain.rules.iter().flat_map(|rule| &rule.steps) {
+            let part = |key: &[Field]| {
+                let parts = key.iter().enumerate().filter(|(_, field)| is_device(field));
+                parts.map(|(part, _)| part).collect::<Vec<_>>()
+            };
+            match step {
+                Step::Match(condition) if condition.key.len() == 1 => {
+                    let own = condition.key.iter().any(is_device);
+                    all.extend(condition.set.intervals().iter().filter(|_| own));
+                }
+                Step::Match(condition) => {
+                    let parts = part(&condition.key);
+                    let boxes = condition.set.boxes().iter();
+                    all.extend(
+                        boxes.flat_map(|one| parts.iter().filter_map(|part| one.get(*part))),
+                    );
+                }
+                Step::Dispatch { key, map } => {
+                    let parts = part(key);
+                    let entries = map.entries().map(|(entry, _)| entry);
+                    all.extend(
+                        entries.flat_map(|entry| parts.iter().filter_map(|part| entry.get(*part))),
+                    );
+                }
+                _ => {}
+            }
+        }
+    }
+    all
 }

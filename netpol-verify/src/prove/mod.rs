@@ -21,6 +21,7 @@ mod lanes;
 mod mask;
 mod question;
 mod reads;
+mod record;
 mod report;
 mod space;
 mod traffic;
@@ -143,6 +144,28 @@ fn own_rules<'m>(machine: &'m Machine, own: &Own) -> Cow<'m, Machine> {
     Cow::Owned(machine.only(own))
 }
 
+/// As [`prove`], and writes the proof down, so that [`netpol_checker::check`] can check it.
+///
+/// The certificate is there whatever the conclusion is; only that of a proof is accepted, and only of all pods
+/// ([`ProofOptions::only`] is not followed).
+#[must_use]
+pub fn prove_with_certificate(
+    machine: &Machine,
+    specification: &Specification<'_>,
+    options: &ProofOptions,
+) -> (Report, netpol_checker::Certificate) {
+    let started = Instant::now();
+    let options = ProofOptions { only: None, ..options.clone() };
+    let own = own_rules(machine, &options.own);
+    let mut prover = Prover::new(machine, &own, specification, &options);
+    prover.start_recording();
+    prover.ask_everything();
+    let certificate = prover.recorded();
+    let mut report = prover.report();
+    report.statistics.took = started.elapsed();
+    (report, certificate)
+}
+
 struct Prover<'p, 'a> {
     machine: &'p Machine,
     /// The same with netpol's own rules alone.
@@ -161,6 +184,7 @@ struct Prover<'p, 'a> {
     statistics: Statistics,
     refuted: BTreeMap<Rank, Found>,
     unknown: BTreeMap<Rank, Found>,
+    record: Option<record::Record>,
 }
 
 /// What is most telling comes first: a new connection, forwarded, to a port, the least packet.
@@ -210,6 +234,7 @@ impl<'p, 'a> Prover<'p, 'a> {
             statistics: Statistics::default(),
             refuted: BTreeMap::new(),
             unknown: BTreeMap::new(),
+            record: None,
         }
     }
 

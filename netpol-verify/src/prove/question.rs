@@ -184,6 +184,9 @@ impl<'a> Prover<'_, 'a> {
             let traffic = traffic::classes(&gathered.protocols, &gathered.ports);
             self.statistics.address_classes += lanes.lanes.len() * others.len();
             self.statistics.traffic_classes += traffic.len();
+            if self.record.is_some() {
+                self.record_question(question, &gathered, &lanes, &others, &traffic, fixed_device);
+            }
             for address in others {
                 set_address(&mut packet, other, address);
                 let mut runner = Runner::new(machine, &stages, &lanes, packet.clone());
@@ -239,6 +242,9 @@ impl<'a> Prover<'_, 'a> {
             let must_drop = everything.without(must_pass);
             let loose = kind == Kind::MayBeDropped && question.expected == Expected::Policies
                 || question.rules == Rules::Together;
+            if let Some(record) = &mut self.record {
+                record.cells(count, must_pass, loose, &outcome);
+            }
             self.statistics.cells += count;
             let [dropped, dropped_unsure] = &outcome.dropped;
             let [accepted, accepted_unsure] = &outcome.accepted;

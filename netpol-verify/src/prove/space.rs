@@ -39,10 +39,15 @@ impl Space {
         self.starts.get(interval).copied().unwrap_or(self.last)
     }
 
+    /// An interval.
+    pub(super) fn range(&self, interval: usize) -> Range {
+        let last = self.starts.get(interval + 1).map_or(self.last, |next| next - 1);
+        Range { first: self.first(interval), last }
+    }
+
     /// The address that stands for an interval: the smallest that a host can have, or else the smallest.
     pub(super) fn representative(&self, interval: usize) -> u128 {
-        let first = self.first(interval);
-        let end = self.starts.get(interval + 1).map_or(self.last, |next| next - 1);
+        let Range { first, last: end } = self.range(interval);
         // 1.0.0.0 and 2000:: are the least that are routed.
         let routed = if self.last == u32::MAX.into() { 1 << 24 } else { 1 << 125 };
         if first < routed && routed <= end { routed } else { first }
@@ -121,7 +126,6 @@ impl Classes {
     }
 
     /// The class of an interval.
-    #[cfg(test)]
     pub(super) fn class(&self, interval: usize) -> Option<usize> {
         self.of.get(interval).copied()
     }

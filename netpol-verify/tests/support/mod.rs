@@ -7,8 +7,12 @@
 )]
 
 use netpol_core::{Cluster, InterfaceName, NodeName, Options, PodId};
+use netpol_host::{Denial, HostOptions};
+use netpol_nft::{Guard, NftOptions};
+use netpol_testkit::strategies::options;
 use netpol_verify::machine::Machine;
 use netpol_verify::{Kernel, ProofOptions, Report, Specification, bdd, nft, prove};
+use proptest::prelude::*;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -76,6 +80,16 @@ pub(crate) fn interfaces(cluster: &Cluster) -> BTreeMap<PodId, String> {
 pub(crate) fn devices(interfaces: &BTreeMap<PodId, String>) -> BTreeMap<PodId, InterfaceName> {
     let named = interfaces.iter();
     named.map(|(pod, name)| (pod.clone(), name.as_str().into())).collect()
+}
+
+/// Everything that may be chosen of netpol-nft and changes what is to be proved, or how the rules look.
+pub(crate) fn nft_options() -> impl Strategy<Value = NftOptions> {
+    let guard = prop_oneof![Just(Guard::Off), Just(Guard::Prerouting)];
+    (options(), guard, any::<bool>(), any::<bool>()).prop_map(|(policy, guard, reject, log)| {
+        let denial = if reject { Denial::Reject } else { Denial::Drop };
+        let host = HostOptions::default().with_policy(policy).with_denial(denial);
+        NftOptions::from(host.with_log(log.then_some(7))).with_guard(guard)
+    })
 }
 
 /// A network namespace that goes when it is dropped.
