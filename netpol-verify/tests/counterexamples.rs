@@ -202,7 +202,7 @@ impl Field {
             match send(&mut self.lab, &judges, refutation, &open, &closed) {
                 Ok(arrived) => {
                     let kernel = refutation.kernel == Fate::Accepted;
-                    assert_eq!(arrived, kernel, "{}\n{refutation}\n{machine:#?}", mutant.what);
+                    assert_eq!(arrived, kernel, "{}\n{refutation}", mutant.what);
                     assert_ne!(arrived, refutation.allowed, "{}\n{refutation}", mutant.what);
                     shown += 1;
                     if refutation.packet.state != netpol_verify::machine::ConnState::New {
@@ -294,7 +294,9 @@ fn what_is_changed_in_nft_shows() {
         let mut objects: Vec<&Value> = objects.collect();
         // Chains before the elements that lead there.
         let kinds = ["table", "chain"];
-        objects.sort_by_key(|object| kinds.iter().position(|kind| object.get(kind).is_some()).unwrap_or(2));
+        objects.sort_by_key(|object| {
+            kinds.iter().position(|kind| object.get(kind).is_some()).unwrap_or(2)
+        });
         let objects = objects.into_iter();
         let commands: Vec<Value> = objects.map(|object| json!({ "add": object })).collect();
         load("nft -j -f -", json!({ "nftables": commands }).to_string())

@@ -129,10 +129,16 @@ fn plan(
         return forged(lab, judges, refutation, packet);
     }
     let (source, destination) = (packet.source_address(), packet.destination_address());
-    let sender = end(lab, source, &mut packet.in_device, refutation.path == Path::FromNode)?;
+    let mut sender = end(lab, source, &mut packet.in_device, refutation.path == Path::FromNode)?;
     let receiver = end(lab, destination, &mut packet.out_device, refutation.path == Path::ToNode)?;
     if receiver.is_some() {
         return Err("a destination that routing leads elsewhere");
+    }
+    // What a pod sends to itself does not come to the node by itself.
+    if let (Ok(Place::Pod(pod)), Ok(to)) = (lab.place_of(source), lab.place_of(destination))
+        && *to == Place::Pod(pod.clone())
+    {
+        sender = Some(pod.clone());
     }
     let outside = |address| matches!(lab.place_of(address), Ok(Place::World));
     if outside(source) && outside(destination) {
