@@ -1,10 +1,11 @@
 //! Where a candidate is tried: a lab with real packets, or its own word.
 
 use crate::candidate::{Candidate, Enforcer, Settings};
-use netpol_core::{Cluster, Direction, Options, PodId, Scope, compile};
+use netpol_core::{Cluster, Direction, NodeName, Options, PodId, Scope, compile};
 use netpol_lab::{Fate, Lab, Place, Plan, Probe, Traffic};
 use netpol_sim::{Connection, End, reference};
 use netpol_testkit::Judge;
+use netpol_verify::{Conclusion, Kernel, ProofOptions, Specification, prove};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
@@ -61,6 +62,37 @@ impl<'a> Arena<'a> {
                 done.expect("there is a node")
                     .unwrap_or_else(|error| panic!("{}: {error}", self.candidate.name()));
             }
+        }
+    }
+
+    /// Is what the kernel lists proved for these policies, by [`netpol_verify`]? No where nothing is enforced in a kernel or the
+    /// candidate's rules cannot be read.
+    ///
+    /// # Errors
+    ///
+    /// It is not proved; why.
+    pub fn proved(&self, cluster: &Cluster, node: Option<&NodeName>) -> Result<bool, String> {
+        let (Field::Node { lab, .. }, Some(own)) = (&self.field, self.candidate.own_rules()) else {
+            return Ok(false);
+        };
+        let machine = lab.run(&Place::Node, || Kernel::new().machine()).expect("there is a node");
+        let machine = machine.map_err(|error| error.to_string())?;
+        let specification = Specification::new(cluster, node, self.settings.host.policy());
+        let mut options = ProofOptions::default();
+        options.own = own;
+        if self.settings.unguarded || !self.candidate.abilities().guards {
+            options = options.without_guard();
+        }
+        match prove(&machine, &specification, &options).conclusion {
+            Conclusion::Proved => Ok(true),
+            // Of pods without an address there is nothing to prove.
+            Conclusion::NotProved { not_understood, example: None }
+                if not_understood.iter().all(|what| what.place == "manifests") =>
+            {
+                Ok(true)
+            }
+            Conclusion::Refuted(all) => Err(all.iter().take(1).map(ToString::to_string).collect()),
+            other => Err(format!("{other:?}")),
         }
     }
 

@@ -3,6 +3,7 @@
 use netpol_core::{Backend, Delta, Inventory, Ruleset};
 use netpol_host::HostOptions;
 use netpol_testkit::Judge;
+use netpol_verify::machine::Own;
 
 /// Something that enforces network policy.
 pub trait Candidate: Sync {
@@ -18,6 +19,12 @@ pub trait Candidate: Sync {
 
     /// What knows the answers, where nothing is enforced in a kernel. Default: none, real packets decide.
     fn judge(&self) -> Option<Box<dyn Judge>> {
+        None
+    }
+
+    /// Which of the rules in a kernel are its own, if `netpol-verify` can read them: then what the kernel lists must be proved,
+    /// too. Default: none, nothing is proved.
+    fn own_rules(&self) -> Option<Own> {
         None
     }
 

@@ -21,7 +21,8 @@ use std::net::IpAddr;
 const PACKETS: usize = 600;
 
 /// Random clusters of all tiers, on one node or on several, with all options: each packet between local, remote and external
-/// ends, of every kind, in both families.
+/// ends, of every kind, in both families. What the kernel lists meanwhile is proved, for candidates whose rules can be read
+/// ([`Candidate::own_rules`]).
 pub fn random_clusters(candidate: &dyn Candidate) {
     let config = ProptestConfig {
         cases: candidate.random_clusters(),
@@ -29,7 +30,7 @@ pub fn random_clusters(candidate: &dyn Candidate) {
         failure_persistence: None,
         ..ProptestConfig::default()
     };
-    let compared = Cell::new(0);
+    let (compared, proved) = (Cell::new(0), Cell::new(0));
     let strategy = (clusters(), settings(candidate), any::<bool>(), any::<bool>());
     let done = TestRunner::new(config).run(&strategy, |(cluster, settings, one_node, known)| {
         let one_node = one_node && candidate.judge().is_none();
@@ -44,11 +45,21 @@ pub fn random_clusters(candidate: &dyn Candidate) {
         arena.enforce(&cluster, node.as_ref().map_or(Scope::Cluster, Scope::Node));
         let some = compare(&mut arena, &cluster, &local).map_err(TestCaseError::fail)?;
         compared.set(compared.get() + some);
+        let proof = arena.proved(&cluster, node.as_ref()).map_err(TestCaseError::fail)?;
+        proved.set(proved.get() + u32::from(proof));
         Ok(())
     });
-    println!("{}: {} packets compared", candidate.name(), compared.get());
+    println!(
+        "{}: {} packets compared, {} clusters proved",
+        candidate.name(),
+        compared.get(),
+        proved.get()
+    );
     if let Err(error) = done {
         panic!("{}: {error}", candidate.name());
+    }
+    if candidate.own_rules().is_some() {
+        assert_eq!(proved.get(), candidate.random_clusters(), "{}", candidate.name());
     }
 }
 

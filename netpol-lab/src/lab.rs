@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::netns::{self, Netns};
 use crate::packet::{Flow, Role};
 use crate::place::Place;
-use crate::plan::{Layout, Plan, ReversePath};
+use crate::plan::{Layout, Plan, ReversePath, is_routable};
 use crate::probe::{Fate, Probe, Traffic};
 use crate::prober::{Job, NODE_PROTOCOLS, Prober};
 use crate::wiring::{self, Batch, Wiring};
@@ -176,6 +176,36 @@ impl Lab {
     #[must_use]
     pub fn addresses(&self, place: &Place) -> &[IpAddr] {
         self.host(place).map_or(&[], |host| &host.addresses)
+    }
+
+    /// Gives the node or the world outside one more address, if it has not got it. Pods keep those that were planned.
+    ///
+    /// # Errors
+    ///
+    /// Somebody else has it, or no host of a lab can have it, or `ip` refuses.
+    pub fn add_address(&mut self, place: &Place, address: IpAddr) -> Result<(), Error> {
+        if !is_routable(address) {
+            return Err(Error::Unroutable(address));
+        }
+        let (number, owner) = (self.number(place)?, self.owner(address));
+        if owner == Some(number) {
+            return Ok(());
+        }
+        if let Some(first) = owner.and_then(|owner| self.places.get(owner)) {
+            let (first, second) = (first.place.clone(), place.clone());
+            return Err(Error::Ambiguous { address, first, second });
+        }
+        for (there, batch) in wiring::one_more(place, address) {
+            self.run(&there, || {
+                ip(&there, "-4", &batch.v4)?;
+                ip(&there, "-6", &batch.v6)
+            })??;
+        }
+        if let Some(host) = self.places.get_mut(number) {
+            host.addresses.push(address);
+            self.owners.insert(address, number);
+        }
+        Ok(())
     }
 
     /// The node's interface to a pod; none if the pod is not on the node.

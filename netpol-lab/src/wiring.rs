@@ -4,6 +4,7 @@
 //! veth pair, as most CNI plugins wire it: no bridge, no proxy ARP, and all that a pod sends, to its neighbour too, is
 //! routed by the node. Names and addresses are checked before they get here ([`Layout::check`]).
 
+use crate::place::Place;
 use crate::plan::{Layout, PodLayout, UPLINK};
 use std::fmt::Write as _;
 use std::net::IpAddr;
@@ -144,6 +145,20 @@ pub(crate) fn node(wiring: &Wiring<'_>) -> Batch {
         batch.pod(number, pod, wiring, &source);
     }
     batch
+}
+
+/// One more address for the node or the world, and what the world has to know of it; nothing for a pod.
+pub(crate) fn one_more(place: &Place, address: IpAddr) -> Vec<(Place, Batch)> {
+    let (mut node, mut world) = (Batch::default(), Batch::default());
+    match place {
+        Place::Node => {
+            node.address(address, UPLINK);
+            world.route(address, UPLINK, Some(NODE_SIDE), "");
+        }
+        Place::World => world.address(address, "lo"),
+        Place::Pod(_) => return Vec::new(),
+    }
+    vec![(Place::Node, node), (Place::World, world)]
 }
 
 /// Of the world outside.

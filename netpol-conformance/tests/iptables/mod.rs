@@ -4,6 +4,7 @@ use netpol_conformance::{Abilities, Candidate, Enforcer, Settings};
 use netpol_core::{Backend, Delta, Family, Inventory, Ruleset};
 use netpol_host::Host;
 use netpol_iptables::{Error, Flavor, Guard, Iptables, IptablesOptions, layout, text};
+use netpol_verify::machine::Own;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -56,6 +57,10 @@ impl Candidate for IptablesWith {
             return Box::new(iptables);
         }
         Box::new(Files { flavor: self.flavor, options, iptables, ruleset: None })
+    }
+
+    fn own_rules(&self) -> Option<Own> {
+        Some(Own::default().with_chains("NP"))
     }
 
     fn random_clusters(&self) -> u32 {

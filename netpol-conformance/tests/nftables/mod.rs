@@ -4,6 +4,7 @@ use netpol_conformance::{Abilities, Candidate, Enforcer, Settings};
 use netpol_core::{Backend, Delta, Inventory, Ruleset};
 use netpol_host::Host;
 use netpol_nft::{Dispatch, Error, Guard, NftOptions, Nftables, layout, objects, script};
+use netpol_verify::machine::Own;
 
 /// How rules come into the kernel.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -67,6 +68,10 @@ impl Candidate for Nft {
             Way::Transactions => Box::new(nftables),
             way => Box::new(Loaded { way, options, nftables, ruleset: None }),
         }
+    }
+
+    fn own_rules(&self) -> Option<Own> {
+        Some(Own::default().with_table("netpol"))
     }
 
     fn random_clusters(&self) -> u32 {

@@ -364,7 +364,7 @@ impl<'a> Prover<'_, 'a> {
             classes.refine(predicate);
         }
         let mut lanes = Vec::new();
-        for interval in classes.representatives() {
+        for interval in classes.representatives(&space.0) {
             let address = space.0.representative(interval);
             let owner = owners.get(&address).copied();
             let local = owner.filter(|owner| self.specification.is_local(*owner));
@@ -393,8 +393,10 @@ impl<'a> Prover<'_, 'a> {
         for predicate in &gathered.others {
             classes.refine(predicate);
         }
-        let firsts =
-            classes.representatives().into_iter().map(|interval| space.0.representative(interval));
+        let firsts = classes
+            .representatives(&space.0)
+            .into_iter()
+            .map(|interval| space.0.representative(interval));
         firsts
             .filter(|address| {
                 let owner = owners.get(address);

@@ -45,6 +45,17 @@ impl Space {
         Range { first: self.first(interval), last }
     }
 
+    /// Can a host have this address, and others send to it? Then a packet with it can be sent to see what becomes of it.
+    fn is_usual(&self, address: u128) -> bool {
+        if self.last == u32::MAX.into() {
+            let first = address >> 24;
+            (1..224).contains(&first) && first != 127 && address >> 16 != 0xa9fe
+        } else {
+            // 2000::/3 and fc00::/7
+            address >> 125 == 1 || address >> 121 == 0x7e
+        }
+    }
+
     /// The address that stands for an interval: the smallest that a host can have, or else the smallest.
     pub(super) fn representative(&self, interval: usize) -> u128 {
         let Range { first, last: end } = self.range(interval);
@@ -111,18 +122,24 @@ impl Classes {
         }
     }
 
-    /// The first interval of each class that is not empty, ordered.
-    pub(super) fn representatives(&self) -> Vec<usize> {
-        let mut seen = vec![false; self.split.len()];
-        let mut first = Vec::new();
+    /// An interval of each class that is not empty, ordered: the first with an address that a host can have, or else the first.
+    pub(super) fn representatives(&self, space: &Space) -> Vec<usize> {
+        // Of each class, what stands for it so far, and whether that stays.
+        let mut found: Vec<Option<(usize, bool)>> = vec![None; self.split.len()];
         for (interval, class) in self.of.iter().enumerate() {
-            if let Some(seen) = seen.get_mut(*class)
-                && !std::mem::replace(seen, true)
-            {
-                first.push(interval);
+            let Some(found) = found.get_mut(*class) else { continue };
+            if matches!(found, Some((_, true))) {
+                continue;
+            }
+            let usual = space.is_usual(space.representative(interval));
+            if usual || found.is_none() {
+                *found = Some((interval, usual));
             }
         }
-        first
+        let mut all: Vec<usize> =
+            found.into_iter().flatten().map(|(interval, _)| interval).collect();
+        all.sort_unstable();
+        all
     }
 
     /// The class of an interval.
@@ -146,8 +163,14 @@ mod tests {
         classes.refine(&space.predicate(&[Range::new(10u8, 19u8)]));
         classes.refine(&space.predicate(&[Range::new(15u8, 30u8)]));
         let first: Vec<u128> =
-            classes.representatives().into_iter().map(|i| space.first(i)).collect();
+            classes.representatives(&space).into_iter().map(|i| space.first(i)).collect();
         assert_eq!(first, [0, 10, 15, 20]);
+        // 0.0.0.0/8, loopback and everything else are one class; a host can have an address of the last.
+        let [zero, loopback] =
+            [0u32, 127].map(|first| Range::new(first << 24, (first << 24) + 0xff_ffff));
+        let space = Space::new(u32::MAX.into(), [zero, loopback]);
+        let stands = Classes::new(&space).representatives(&space);
+        assert_eq!(stands.into_iter().map(|i| space.first(i)).collect::<Vec<_>>(), [1 << 24]);
     }
 
     proptest! {
@@ -174,7 +197,7 @@ mod tests {
             let all: BTreeSet<usize> = by_key.values().flatten().copied().collect();
             prop_assert!(by_key.values().all(|classes| classes.len() == 1));
             prop_assert_eq!(all.len(), by_key.len());
-            prop_assert_eq!(classes.representatives().len(), by_key.len());
+            prop_assert_eq!(classes.representatives(&space).len(), by_key.len());
         }
     }
 }
