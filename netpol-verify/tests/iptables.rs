@@ -11,7 +11,7 @@ use netpol_core::{
 use netpol_host::Host;
 use netpol_iptables::{Flavor, Guard, Iptables, IptablesOptions};
 use netpol_testkit::samples::is;
-use netpol_testkit::strategies::{clusters, options};
+use netpol_testkit::strategies::clusters;
 use netpol_verify::machine::Machine;
 use netpol_verify::{Conclusion, ProofOptions, Report, Specification, prove};
 use proptest::prelude::*;
