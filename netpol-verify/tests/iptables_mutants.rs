@@ -1,8 +1,6 @@
 //! Every change of a listing of iptables or ipset that changes what the rules do is refuted; every other one is proved.
 //!
 //! What a change does is decided packet by packet (`support/universe.rs`), without the prover.
-#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
-
 #[path = "support/iptables_mutants.rs"]
 mod iptables_mutants;
 #[path = "support/mutation.rs"]

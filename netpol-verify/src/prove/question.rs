@@ -276,7 +276,12 @@ impl<'a> Prover<'_, 'a> {
             self.statistics.refuted_cells += wrong.count();
             self.statistics.unknown_cells += unsure.count();
             for (mask, finding) in [(wrong, Finding::Refuted), (unsure, Finding::Unknown)] {
-                if let Some(lane) = mask.iter().next() {
+                // A packet that can be sent, if there is one.
+                let space = if question.v6 { &self.v6.0 } else { &self.v4.0 };
+                let usual = |lane: &usize| {
+                    lanes.lanes.get(*lane).is_some_and(|lane| space.is_usual(lane.address))
+                };
+                if let Some(lane) = mask.iter().find(usual).or_else(|| mask.iter().next()) {
                     let expected = must_pass.and(&Mask::of(count, |l| l == lane));
                     let packet = runner.packet(lane);
                     self.found(question, packet, !expected.is_empty(), &finding);

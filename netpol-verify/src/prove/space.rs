@@ -46,7 +46,7 @@ impl Space {
     }
 
     /// Can a host have this address, and others send to it? Then a packet with it can be sent to see what becomes of it.
-    fn is_usual(&self, address: u128) -> bool {
+    pub(super) fn is_usual(&self, address: u128) -> bool {
         if self.last == u32::MAX.into() {
             let first = address >> 24;
             (1..224).contains(&first) && first != 127 && address >> 16 != 0xa9fe

@@ -3,7 +3,9 @@
 
 use netpol_core::{PodId, Protocol};
 use netpol_lab::{Lab, Place, Probe, TcpConnection, Toward, Traffic};
-use netpol_verify::machine::{ConnState, Fate, Machine, Packet, Path, device_value, value_device};
+use netpol_verify::machine::{
+    ConnState, Fate, Machine, Packet, Path, address_value, device_value, value_device,
+};
 use netpol_verify::{Refutation, Specification};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -127,6 +129,20 @@ fn plan(
 ) -> Result<Plan, &'static str> {
     if refutation.path == Path::Arrival {
         return forged(lab, judges, refutation, packet);
+    }
+    // Any address that is as good as that of the packet will do for the node.
+    let node: Vec<IpAddr> = lab.addresses(&Place::Node).to_vec();
+    for address in node.into_iter().filter(|address| address.is_ipv6() == packet.v6) {
+        let mut tried = packet.clone();
+        match refutation.path {
+            Path::FromNode => tried.source = address_value(address),
+            Path::ToNode => tried.destination = address_value(address),
+            Path::Forward | Path::Arrival => break,
+        }
+        if settle(judges, refutation, &tried).is_ok() {
+            *packet = tried;
+            break;
+        }
     }
     let (source, destination) = (packet.source_address(), packet.destination_address());
     let mut sender = end(lab, source, &mut packet.in_device, refutation.path == Path::FromNode)?;
@@ -272,7 +288,7 @@ fn forged(
     }
     let family = |address: &IpAddr| address.is_ipv6() == packet.v6;
     let mut ends: Vec<(IpAddr, Place)> = Vec::new();
-    for place in lab.places().filter(|place| **place != Place::Node) {
+    for place in lab.places() {
         let own = lab.addresses(place).iter().copied().filter(family);
         ends.extend(own.map(|address| (address, place.clone())));
     }
@@ -280,12 +296,26 @@ fn forged(
         if destination == source || place == Place::Pod(pod.clone()) {
             continue;
         }
-        for (protocol, port) in [(17, packet.second), (6, 80), (17, 53), (6, 443)] {
+        let ports = [(17, packet.second), (6, 80), (17, 53), (6, 443)].map(|(number, port)| {
+            let protocol = if number == 6 { Protocol::Tcp } else { Protocol::Udp };
+            (Traffic::Port(protocol, port), number, 40000, port)
+        });
+        // What the guard lets pass by its type is of no connection.
+        let kind = u8::try_from(packet.first >> 8).unwrap();
+        let typed = (packet.protocol == 58 && packet.v6).then_some((
+            Traffic::Icmpv6(kind),
+            58,
+            packet.first,
+            packet.second,
+        ));
+        for (traffic, protocol, first, second) in typed.into_iter().chain(ports) {
             let mut tried = packet.clone();
-            tried.destination = netpol_verify::machine::address_value(destination);
-            (tried.protocol, tried.first, tried.second) = (protocol, 40000, port);
-            tried.state = ConnState::New;
+            tried.destination = address_value(destination);
+            (tried.protocol, tried.first, tried.second) = (protocol, first, second);
+            tried.state = if protocol == 58 { ConnState::Untracked } else { ConnState::New };
+            let path = if place == Place::Node { Path::ToNode } else { Path::Forward };
             tried.out_device = match &place {
+                Place::Node => None,
                 Place::Pod(pod) => device_value(lab.interface(pod).map_or(UPLINK, |i| i.as_str())),
                 _ => device_value(UPLINK),
             };
@@ -294,17 +324,16 @@ fn forged(
             let guard = judges.machine.fates(&tried, Path::Arrival, None);
             // What is dropped though it is the pod's own must be what policy lets through.
             let shows = if refutation.kernel == Fate::Accepted {
-                passes(Path::Forward)
+                passes(path)
             } else {
-                judges.specification.judge(&tried, Path::Forward).allowed
+                judges.specification.judge(&tried, path).allowed
             };
             if guard == BTreeSet::from([refutation.kernel]) && shows {
-                let protocol = if protocol == 6 { Protocol::Tcp } else { Protocol::Udp };
-                let probe = Probe::new(source, destination, Traffic::Port(protocol, port));
+                let probe = Probe::new(source, destination, traffic);
                 *packet = Packet { out_device: None, ..tried };
                 return Ok(Plan::New(probe.sent_by(pod).with_client_port(40000)));
             }
         }
     }
-    Err("a forged packet that policy drops wherever it goes")
+    Err("a forged packet that goes nowhere")
 }
