@@ -11,16 +11,16 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 
 /// A node with its cluster.
-pub struct Node {
-    pub cluster: Cluster,
-    pub name: NodeName,
+pub(crate) struct Node {
+    pub(crate) cluster: Cluster,
+    pub(crate) name: NodeName,
     /// The devices of its pods.
-    pub interfaces: BTreeMap<PodId, String>,
+    pub(crate) interfaces: BTreeMap<PodId, String>,
 }
 
 impl Node {
     /// The cluster of `netpol_testkit::scale`, with so many pods on the first node.
-    pub fn new(pods: usize, policies: usize, local: usize) -> Self {
+    pub(crate) fn new(pods: usize, policies: usize, local: usize) -> Self {
         let name = NodeName::from("node-0");
         let mut reader = Reader::new();
         reader.read_text("scale", &netpol_testkit::scale::manifests(pods, policies));
@@ -38,7 +38,7 @@ impl Node {
     }
 
     /// What is to be proved: everything, with the source guard.
-    pub fn options(&self) -> ProofOptions {
+    pub(crate) fn options(&self) -> ProofOptions {
         ProofOptions::default()
             .with_own_table("netpol")
             .with_own_chains("NP")
@@ -46,13 +46,13 @@ impl Node {
     }
 
     /// One of its pods.
-    pub fn pod(&self) -> PodId {
+    pub(crate) fn pod(&self) -> PodId {
         self.interfaces.keys().next().unwrap().clone()
     }
 
     /// What the kernel lists of what netpol-nft, or netpol-iptables with that implementation, makes for the node. The rules
     /// are loaded into a network namespace, which is gone afterwards.
-    pub fn dumps(&self, flavor: Option<Flavor>) -> Vec<Dump> {
+    pub(crate) fn dumps(&self, flavor: Option<Flavor>) -> Vec<Dump> {
         let devices = self.interfaces.iter();
         let devices = devices.map(|(pod, name)| (pod.clone(), name.as_str().into()));
         let host = HostOptions::default().with_interfaces(devices.collect());
