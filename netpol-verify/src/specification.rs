@@ -33,10 +33,17 @@ pub struct Specification<'a> {
     options: Options,
     pods: Vec<&'a Pod>,
     local: Vec<bool>,
+    local_pods: Vec<PodIndex>,
+    /// The addresses of this node's pods with their owners, IPv4 and IPv6, ordered.
+    local_owners: [Vec<(u128, PodIndex)>; 2],
     v4: BTreeMap<u128, PodIndex>,
     v6: BTreeMap<u128, PodIndex>,
     by_label: HashMap<(&'a str, &'a str), Vec<PodIndex>>,
     by_namespace: HashMap<&'a NamespaceName, Vec<PodIndex>>,
+    /// The policies for pods of one namespace, by that.
+    policies_in: HashMap<&'a NamespaceName, Vec<&'a Policy>>,
+    /// Those for pods of any.
+    policies_anywhere: Vec<&'a Policy>,
     selections: RefCell<HashMap<&'a PodSelection, Rc<Selected>>>,
     sides: RefCell<HashMap<(PodIndex, Direction), Rc<Side<'a>>>>,
 }
@@ -216,7 +223,9 @@ impl<'a> Specification<'a> {
             !pod.host_network() && matches!(pod.phase(), Phase::Pending | Phase::Running)
         };
         let pods: Vec<&Pod> = cluster.pods().filter(managed).collect();
-        let local = pods.iter().map(|pod| node.is_none() || pod.node() == node).collect();
+        let local: Vec<bool> =
+            pods.iter().map(|pod| node.is_none() || pod.node() == node).collect();
+        let is_local = |pod: &PodIndex| local.get(*pod).copied().unwrap_or(false);
         let (mut v4, mut v6) = (BTreeMap::new(), BTreeMap::new());
         let mut by_label: HashMap<_, Vec<PodIndex>> = HashMap::new();
         let mut by_namespace: HashMap<_, Vec<PodIndex>> = HashMap::new();
@@ -238,16 +247,33 @@ impl<'a> Specification<'a> {
                 }
             }
         }
+        let (mut policies_in, mut policies_anywhere) = (HashMap::<_, Vec<_>>::new(), Vec::new());
+        for policy in cluster.policies() {
+            match &policy.subject().namespaces {
+                NamespaceSelection::Named(name) => {
+                    policies_in.entry(name).or_default().push(policy);
+                }
+                NamespaceSelection::Matching(_) => policies_anywhere.push(policy),
+            }
+        }
+        let local_owners = [&v4, &v6].map(|owners| {
+            let owners = owners.iter().filter(|(_, pod)| is_local(pod));
+            owners.map(|(address, pod)| (*address, *pod)).collect()
+        });
         Self {
             cluster,
             node: node.cloned(),
             options,
+            local_pods: (0..pods.len()).filter(is_local).collect(),
             pods,
             local,
+            local_owners,
             v4,
             v6,
             by_label,
             by_namespace,
+            policies_in,
+            policies_anywhere,
             selections: RefCell::default(),
             sides: RefCell::default(),
         }
@@ -270,10 +296,24 @@ impl<'a> Specification<'a> {
         if v6 { &self.v6 } else { &self.v4 }
     }
 
-    /// Where the policies of this node's pods cut the addresses of a family.
-    pub(crate) fn cuts(&self, v6: bool) -> Vec<Range> {
+    /// The addresses of this node's pods, with their owners, ordered.
+    pub(crate) fn local_owners(&self, v6: bool) -> &[(u128, PodIndex)] {
+        let [owners_v4, owners_v6] = &self.local_owners;
+        if v6 { owners_v6 } else { owners_v4 }
+    }
+
+    /// The addresses that a pod owns.
+    pub(crate) fn addresses(&self, pod: PodIndex, v6: bool) -> impl Iterator<Item = u128> {
+        let all = self.pod(pod).into_iter().flat_map(Pod::addresses);
+        let all = all.filter(move |address| address.is_ipv6() == v6);
+        let owned = move |address: &u128| self.owners(v6).get(address) == Some(&pod);
+        all.map(|address| address_value(*address)).filter(owned)
+    }
+
+    /// Where pods and the policies of these pods cut the addresses of a family.
+    pub(crate) fn cuts(&self, pods: &[PodIndex], v6: bool) -> Vec<Range> {
         let mut cuts: Vec<Range> = self.owners(v6).keys().map(|a| Range::one(*a)).collect();
-        for pod in self.local_pods() {
+        for &pod in pods {
             for direction in Direction::ALL {
                 let side = self.side(pod, direction);
                 let peers = side.rules().flat_map(|rule| rule.peers.iter().flatten());
@@ -300,7 +340,7 @@ impl<'a> Specification<'a> {
 
     /// The pods of this node.
     pub(crate) fn local_pods(&self) -> impl Iterator<Item = PodIndex> {
-        (0..self.pods.len()).filter(|pod| self.is_local(*pod))
+        self.local_pods.iter().copied()
     }
 
     /// May a packet pass that takes this way, and why?
@@ -445,9 +485,10 @@ impl<'a> Specification<'a> {
             baseline: Vec::new(),
         };
         if let Some(pod) = self.pod(subject) {
-            let mut policies: Vec<&'a Policy> = self
-                .cluster
-                .policies()
+            let here = self.policies_in.get(pod.id().namespace()).into_iter().flatten();
+            let mut policies: Vec<&'a Policy> = here
+                .chain(&self.policies_anywhere)
+                .copied()
                 .filter(|policy| policy.rules(direction).is_some())
                 .filter(|policy| self.selects(policy.subject(), pod))
                 .collect();
@@ -521,17 +562,24 @@ impl<'a> Specification<'a> {
             let Operator::In(values) = requirement.operator() else { return None };
             Some(values.iter().map(move |value| (requirement.key(), &**value)))
         });
-        let candidates: Vec<PodIndex> = match (asked, &selection.namespaces) {
-            (_, NamespaceSelection::Named(name)) => {
-                self.by_namespace.get(name).cloned().unwrap_or_default()
+        let carrying: Option<Vec<&Vec<PodIndex>>> =
+            asked.map(|labels| labels.filter_map(|label| self.by_label.get(&label)).collect());
+        // Or few pods are in the namespaces that are asked for.
+        let within: Vec<&Vec<PodIndex>> = match &selection.namespaces {
+            NamespaceSelection::Named(name) => self.by_namespace.get(name).into_iter().collect(),
+            namespaces @ NamespaceSelection::Matching(_) => {
+                let all = self.by_namespace.iter();
+                all.filter(|(name, _)| self.selects_namespace(namespaces, name))
+                    .map(|(_, pods)| pods)
+                    .collect()
             }
-            (Some(labels), _) => {
-                labels.filter_map(|label| self.by_label.get(&label)).flatten().copied().collect()
-            }
-            (None, _) => (0..self.pods.len()).collect(),
         };
+        let count =
+            |lists: &Vec<&Vec<PodIndex>>| lists.iter().map(|list| list.len()).sum::<usize>();
+        let fewer = carrying.filter(|lists| count(lists) < count(&within));
+        let candidates = fewer.unwrap_or(within).into_iter().flatten().copied();
         let is_member = |pod: &PodIndex| self.pod(*pod).is_some_and(|p| self.selects(selection, p));
-        let members: BTreeSet<PodIndex> = candidates.into_iter().filter(is_member).collect();
+        let members: BTreeSet<PodIndex> = candidates.filter(is_member).collect();
         let mut bits = vec![0u64; self.pods.len().div_ceil(64)];
         for pod in &members {
             if let Some(word) = bits.get_mut(pod / 64) {
@@ -544,15 +592,19 @@ impl<'a> Specification<'a> {
     }
 
     fn selects(&self, selection: &PodSelection, pod: &Pod) -> bool {
-        let in_namespace = match &selection.namespaces {
-            NamespaceSelection::Named(name) => pod.id().namespace() == name,
+        self.selects_namespace(&selection.namespaces, pod.id().namespace())
+            && fulfills(&selection.pods, pod.labels())
+    }
+
+    fn selects_namespace(&self, selection: &NamespaceSelection, name: &NamespaceName) -> bool {
+        match selection {
+            NamespaceSelection::Named(asked) => name == asked,
             // NP-26: a namespace whose object is not known is never selected by label.
             NamespaceSelection::Matching(selector) => self
                 .cluster
-                .namespace(pod.id().namespace())
+                .namespace(name)
                 .is_some_and(|namespace| fulfills(selector, namespace.labels())),
-        };
-        in_namespace && fulfills(&selection.pods, pod.labels())
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::field::Range;
 use std::collections::HashMap;
+use std::sync::OnceLock;
 
 /// A set of tuples of values, as a union of boxes.
 ///
@@ -16,6 +17,8 @@ pub struct ElementSet {
     points: HashMap<Box<[u128]>, ()>,
     /// The boxes that are not.
     wide: Vec<Box<[Range]>>,
+    /// For each part of the key the values that some box has there, made when first asked for.
+    parts: OnceLock<Vec<ElementSet>>,
 }
 
 impl ElementSet {
@@ -95,6 +98,19 @@ impl ElementSet {
             return self.contains_value(*value);
         }
         self.points.contains_key(values) || self.wide.iter().any(|one| in_box(one, values))
+    }
+
+    /// Has some box this value in that part of the key?
+    #[must_use]
+    pub fn has_in_part(&self, part: usize, value: u128) -> bool {
+        if self.width == 1 {
+            return part == 0 && self.contains_value(value);
+        }
+        let parts = self.parts.get_or_init(|| {
+            let part = |at| self.boxes.iter().filter_map(|one| one.get(at).copied()).collect();
+            (0..self.width).map(|at| Self::of(part(at))).collect()
+        });
+        parts.get(part).is_some_and(|values| values.contains_value(value))
     }
 
     /// Is the value in a set with a key of one part?
@@ -201,7 +217,9 @@ mod tests {
         assert_eq!(set.boxes().len(), 2, "no box twice");
         for (values, inside) in [([1, 2], true), ([2, 1], false), ([5, 1], true), ([5, 2], false)] {
             assert_eq!(set.contains(&values), inside, "{values:?}");
+            assert!(!inside || (set.has_in_part(0, values[0]) && set.has_in_part(1, values[1])));
         }
+        assert!(!set.has_in_part(0, 2) && !set.has_in_part(1, 5) && !set.has_in_part(2, 1));
         let map = ElementMap::new(None, 2, vec![(wide, 'w'), (point(1, 2), 'p')]);
         assert_eq!(map.value(&[1, 2]), Some(&'p'));
         assert_eq!(map.value(&[6, 1]), Some(&'w'));

@@ -106,7 +106,8 @@ impl TableFamily {
         }
     }
 
-    fn sees(self, v6: bool) -> bool {
+    /// Do packets of this version of IP meet its tables?
+    pub(crate) fn sees(self, v6: bool) -> bool {
         match self {
             Self::Ip => !v6,
             Self::Ip6 => v6,
@@ -297,7 +298,7 @@ impl Condition {
 }
 
 /// What ends a rule.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[expect(clippy::exhaustive_enums, reason = "the verdicts of nf_tables and iptables")]
 pub enum Verdict {
     /// This base chain lets it pass; the next one is asked.

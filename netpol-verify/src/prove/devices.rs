@@ -1,6 +1,7 @@
 //! By which devices packets come and go.
 
 use super::lanes::{Lane, Lanes, Runner};
+use super::reads::Way;
 use crate::machine::{
     ConnState, Field, Hook, HookPoint, Machine, Packet, Path, Range, Step, device_value,
     value_device,
@@ -43,11 +44,12 @@ impl Devices {
         let unknown: BTreeSet<PodIndex> =
             specification.local_pods().filter(|pod| !given.contains_key(pod)).collect();
         if !unknown.is_empty() {
+            let ways = [false, true].map(|v6| Way::new(own, Path::Arrival, v6));
             for device in coming.union(&leaving).copied() {
                 if taken.contains(&device) {
                     continue;
                 }
-                let found = guarded(own, specification, device, &unknown);
+                let found = guarded(own, &ways, specification, device, &unknown);
                 if let Some(found) = &found {
                     taken.insert(device);
                     devices.closed.extend(found.is_empty().then_some(device));
@@ -74,18 +76,18 @@ impl Devices {
 /// The pods whose addresses may come in by a device by which an address of nobody may not; none if that may.
 fn guarded(
     machine: &Machine,
+    ways: &[Way; 2],
     specification: &Specification<'_>,
     device: u128,
     pods: &BTreeSet<PodIndex>,
 ) -> Option<BTreeSet<PodIndex>> {
     let mut guarded = None;
-    for v6 in [false, true] {
-        let stages = machine.stages(Path::Arrival, v6);
-        let owners = specification.owners(v6);
+    for (v6, way) in [false, true].into_iter().zip(ways) {
+        let owners = specification.local_owners(v6);
         let nobody = if v6 { SOMEWHERE[1] } else { SOMEWHERE[0] };
         let own = owners.iter().filter(|(_, pod)| pods.contains(pod));
         let (addresses, pods): (Vec<u128>, Vec<PodIndex>) =
-            std::iter::once((&nobody, &usize::MAX)).chain(own).map(|(a, p)| (*a, *p)).unzip();
+            std::iter::once(&(nobody, usize::MAX)).chain(own).copied().unzip();
         let lanes = Lanes {
             lanes: addresses.into_iter().map(|address| Lane { address, device: None }).collect(),
             address: Field::Source,
@@ -104,7 +106,7 @@ fn guarded(
             reply: false,
             mark: 0,
         };
-        let outcome = Runner::new(machine, &stages, &lanes, packet).run();
+        let outcome = Runner::new(machine, way, &lanes, packet).run();
         let [clean, tainted] = &outcome.accepted;
         let mut passed: BTreeSet<usize> = clean.iter().chain(tainted.iter()).collect();
         if !passed.remove(&0) {

@@ -5,8 +5,9 @@
 
 use super::space::{Predicate, Space};
 use crate::machine::{Condition, ElementSet, Field, Machine, Packet, Range, Stage, Step, Verdict};
+use rustc_hash::{FxHashMap, FxHashSet};
 use std::cell::RefCell;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -16,8 +17,37 @@ pub(super) type PortTest = (Range, Field, Range);
 /// Predicates of sets, made once.
 #[derive(Debug, Default)]
 pub(super) struct Cache {
-    single: RefCell<HashMap<usize, Rc<Predicate>>>,
-    slices: RefCell<HashMap<(usize, usize), Slices>>,
+    single: RefCell<FxHashMap<usize, Rc<Predicate>>>,
+    slices: RefCell<FxHashMap<(usize, usize), Slices>>,
+    boxes: RefCell<FxHashMap<(usize, usize), Rc<ByPart>>>,
+}
+
+/// The boxes of a set by one part, by where they stand in the set.
+#[derive(Debug, Default)]
+struct ByPart {
+    points: HashMap<u128, Vec<usize>>,
+    /// Those that have more than one value there.
+    wide: Vec<usize>,
+}
+
+impl ByPart {
+    fn new(set: &ElementSet, part: usize) -> Self {
+        let mut by_part = Self::default();
+        for (at, one) in set.boxes().iter().enumerate() {
+            match one.get(part) {
+                Some(range) if range.first == range.last => {
+                    by_part.points.entry(range.first).or_default().push(at);
+                }
+                _ => by_part.wide.push(at),
+            }
+        }
+        by_part
+    }
+
+    /// The boxes that can have this value there, and maybe others.
+    fn candidates(&self, value: u128) -> impl Iterator<Item = usize> {
+        self.points.get(&value).into_iter().flatten().chain(&self.wide).copied()
+    }
 }
 
 type Slices = Rc<Vec<Slice>>;
@@ -42,7 +72,7 @@ pub(super) struct Gathered<'m> {
     pub(super) states: Vec<&'m Condition>,
     /// Is the state tested together with something else?
     pub(super) every_state: bool,
-    known: HashSet<(usize, usize)>,
+    known: FxHashSet<(usize, usize)>,
 }
 
 /// A question, as far as it is fixed.
@@ -51,7 +81,7 @@ pub(super) struct Walk<'m, 'c> {
     pub(super) space: &'c Space,
     pub(super) cache: &'c Cache,
     /// The fields that are the same for all packets, with their values.
-    pub(super) fixed: HashMap<Field, u128>,
+    pub(super) fixed: Vec<(Field, u128)>,
     /// The address field of the lanes.
     pub(super) lane: Field,
     /// Is it an address that no packet has where the address is not fixed?
@@ -60,7 +90,7 @@ pub(super) struct Walk<'m, 'c> {
 
 impl<'m> Walk<'m, '_> {
     /// The fixed fields of a packet.
-    pub(super) fn fix(packet: &Packet, fields: &[Field]) -> HashMap<Field, u128> {
+    pub(super) fn fix(packet: &Packet, fields: &[Field]) -> Vec<(Field, u128)> {
         fields.iter().map(|f| (*f, packet.value(*f).unwrap_or(0))).collect()
     }
 
@@ -68,7 +98,7 @@ impl<'m> Walk<'m, '_> {
     pub(super) fn gather(&self, stages: &[Stage]) -> Gathered<'m> {
         let mut found = Gathered::default();
         for stage in stages {
-            let mut seen = HashSet::new();
+            let mut seen = FxHashSet::default();
             let mut open = vec![stage.chain];
             while let Some(index) = open.pop() {
                 if !seen.insert(index) {
@@ -109,22 +139,34 @@ impl<'m> Walk<'m, '_> {
                 }
                 Step::Dispatch { key, map } => {
                     let fixed = self.fixed_parts(key, stage);
-                    let mut by_verdict: Vec<(Verdict, Vec<Box<[Range]>>)> = Vec::new();
+                    let values: Option<Vec<u128>> = fixed.iter().copied().collect();
+                    if let Some(values) = values {
+                        // All packets go the same way.
+                        open.extend(map.value(&values).and_then(|verdict| target(*verdict)));
+                        continue;
+                    }
+                    let mut by_verdict: Vec<(Verdict, Vec<&[Range]>)> = Vec::new();
+                    let mut places: FxHashMap<Verdict, usize> = FxHashMap::default();
                     for (entry, verdict) in map.entries() {
                         let reachable =
                             fixed.iter().zip(entry).all(|(v, r)| v.is_none_or(|v| r.contains(v)));
-                        if !reachable {
+                        let parts = key.iter().zip(&fixed).zip(entry);
+                        let mut open_parts = parts.filter(|((_, value), _)| value.is_none());
+                        let outside = open_parts.any(|((f, _), r)| self.is_excluded(*f, *r));
+                        if !reachable || outside {
                             continue;
                         }
-                        open.extend(target(*verdict));
-                        match by_verdict.iter_mut().find(|(other, _)| other == verdict) {
-                            Some((_, entries)) => entries.push(Box::from(entry)),
-                            None => by_verdict.push((*verdict, vec![Box::from(entry)])),
+                        let place = *places.entry(*verdict).or_insert_with(|| {
+                            open.extend(target(*verdict));
+                            by_verdict.push((*verdict, Vec::new()));
+                            by_verdict.len() - 1
+                        });
+                        if let Some((_, entries)) = by_verdict.get_mut(place) {
+                            entries.push(entry);
                         }
                     }
                     for (_, entries) in by_verdict {
-                        let slices = self.slices(key, entries.iter().map(|entry| &**entry), stage);
-                        for slice in slices {
+                        for slice in self.slice(key, entries.into_iter(), &fixed) {
                             self.take(key, &slice, None, &protocols, found);
                         }
                     }
@@ -149,26 +191,40 @@ impl<'m> Walk<'m, '_> {
         match field {
             Field::InDevice if !stage.knows_in_device => Some(0),
             Field::OutDevice if !stage.knows_out_device => Some(0),
-            field => self.fixed.get(&field).copied(),
+            field => self.fixed.iter().find(|(other, _)| *other == field).map(|(_, value)| *value),
         }
+    }
+
+    fn is_fixed(&self, field: Field) -> bool {
+        self.fixed.iter().any(|(other, _)| *other == field)
     }
 
     /// Does the condition hold for all packets, for none, or is it open?
     fn decided(&self, key: &[Field], condition: &Condition, stage: &Stage) -> Option<bool> {
-        let values: Option<Vec<u128>> = self.fixed_parts(key, stage).into_iter().collect();
+        if let [field] = key {
+            return self.fixed_value(*field, stage).map(|value| condition.holds(&[value]));
+        }
+        let values: Option<Vec<u128>> =
+            key.iter().map(|field| self.fixed_value(*field, stage)).collect();
         values.map(|values| condition.holds(&values))
     }
 
     /// Does it ask for nothing but addresses that no packet has? What is behind it is not reached then: a tree of
     /// addresses (iptables) leads to the rules of each pod by such conditions.
     fn is_outside(&self, condition: &Condition) -> bool {
-        let [field @ (Field::Source | Field::Destination)] = condition.key.as_slice() else {
-            return false;
-        };
+        let [field] = condition.key.as_slice() else { return false };
         let points = condition.set.intervals();
         !condition.negated
-            && !self.fixed.contains_key(field)
-            && points.iter().all(|range| range.first == range.last && (self.excludes)(range.first))
+            && !self.is_fixed(*field)
+            && matches!(field, Field::Source | Field::Destination)
+            && points.iter().all(|range| self.is_excluded(*field, *range))
+    }
+
+    /// Is it an address, not fixed, that no packet has?
+    fn is_excluded(&self, field: Field, range: Range) -> bool {
+        matches!(field, Field::Source | Field::Destination)
+            && range.first == range.last
+            && (self.excludes)(range.first)
     }
 
     /// Takes note of a condition; false if no packet fulfills it.
@@ -188,7 +244,7 @@ impl<'m> Walk<'m, '_> {
         let set = &condition.set;
         if let [field] = condition.key.as_slice() {
             match field {
-                Field::Source | Field::Destination if !self.fixed.contains_key(field) => {
+                Field::Source | Field::Destination if !self.is_fixed(*field) => {
                     let predicate = self.single(set);
                     self.address(*field, at(set), 0, predicate, found);
                 }
@@ -221,10 +277,22 @@ impl<'m> Walk<'m, '_> {
             }
             return condition.negated || !slices.is_empty();
         }
-        let boxes = set.boxes().iter().map(|one| &**one).filter(|one| {
+        let is_met = |one: &&[Range]| {
             fixed.iter().zip(*one).all(|(value, range)| value.is_none_or(|v| range.contains(v)))
-        });
-        let slices = self.slice(&condition.key, boxes, &fixed);
+        };
+        // The most telling of the fixed parts is an address, if there is one.
+        let parts = || condition.key.iter().zip(&fixed).enumerate();
+        let values = || parts().filter_map(|(part, (field, value))| Some((part, field, (*value)?)));
+        let is_address = |field: &Field| matches!(field, Field::Source | Field::Destination);
+        let best = values().find(|(_, field, _)| is_address(field)).or_else(|| values().next());
+        let slices = match best {
+            Some((part, _, value)) => {
+                let by_part = self.by_part(set, part);
+                let boxes = by_part.candidates(value).filter_map(|at| set.boxes().get(at));
+                self.slice(&condition.key, boxes.map(|one| &**one).filter(is_met), &fixed)
+            }
+            None => Vec::new(),
+        };
         for slice in &slices {
             self.take(&condition.key, slice, None, protocols, found);
         }
@@ -278,7 +346,7 @@ impl<'m> Walk<'m, '_> {
                     let set = set.unwrap_or(0);
                     self.address(*field, set, number, Rc::clone(&slice.addresses), found);
                 }
-                Field::Source | Field::Destination if !self.fixed.contains_key(field) => {
+                Field::Source | Field::Destination if !self.is_fixed(*field) => {
                     found.others.push(Rc::new(self.space.predicate([range])));
                 }
                 Field::Protocol => {
@@ -308,13 +376,9 @@ impl<'m> Walk<'m, '_> {
         slices
     }
 
-    fn slices<'b>(
-        &self,
-        key: &[Field],
-        boxes: impl Iterator<Item = &'b [Range]>,
-        stage: &Stage,
-    ) -> Vec<Slice> {
-        self.slice(key, boxes, &self.fixed_parts(key, stage))
+    fn by_part(&self, set: &Arc<ElementSet>, part: usize) -> Rc<ByPart> {
+        let mut cache = self.cache.boxes.borrow_mut();
+        Rc::clone(cache.entry((at(set), part)).or_insert_with(|| Rc::new(ByPart::new(set, part))))
     }
 
     fn slice<'b>(

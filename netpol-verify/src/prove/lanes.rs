@@ -5,12 +5,13 @@
 //! takes one packet: tests hold them equal, and what the prover refutes is run there again.
 
 use super::mask::Mask;
-use super::reads::Reads;
+use super::reads::Way;
 use crate::machine::{
     ChainIndex, Condition, ConnState, Field, HookPoint, Machine, Packet, Stage, Step, Verdict,
     device_value,
 };
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
+use smallvec::SmallVec;
 use std::rc::Rc;
 
 /// Chains that call each other more deeply are not understood.
@@ -47,6 +48,21 @@ pub(super) struct Outcome {
 }
 
 impl Outcome {
+    fn of_nothing(count: usize) -> Self {
+        let none = Mask::none(count);
+        Self {
+            accepted: [none.clone(), none.clone()],
+            dropped: [none.clone(), none.clone()],
+            unknown: none,
+        }
+    }
+
+    /// Was everything on the way understood?
+    pub(super) fn is_sure(&self) -> bool {
+        let unsure = [&self.accepted[1], &self.dropped[1], &self.unknown];
+        unsure.into_iter().all(Mask::is_empty)
+    }
+
     /// Nothing happened to any lane yet.
     fn is_empty(&self) -> bool {
         let all = self.accepted.iter().chain(&self.dropped).chain([&self.unknown]);
@@ -87,22 +103,24 @@ type Split = Rc<Vec<(Verdict, Mask)>>;
 /// The machine with the lanes of one question.
 pub(super) struct Runner<'m> {
     machine: &'m Machine,
-    stages: &'m [Stage],
+    way: &'m Way,
     lanes: &'m Lanes,
     /// What the lanes have in common in all runs; their own fields are not read from here.
     packet: Packet,
     outcome: Outcome,
     steps: usize,
-    /// Conditions that depend on the lane alone, by where they stand in memory.
-    conditions: HashMap<(usize, bool, bool), Rc<Mask>>,
-    dispatches: HashMap<(usize, bool, bool), Split>,
+    /// Conditions that depend on the lane alone, by where they stand in memory: the lanes that were asked, and those of them
+    /// for which it holds. A chain of one pod is met by few lanes.
+    conditions: FxHashMap<(usize, bool, bool), (Mask, Mask)>,
+    dispatches: FxHashMap<(usize, bool, bool), Split>,
     /// The rules of chains without those that no packet of these runs fulfills.
-    rules: HashMap<(ChainIndex, bool, bool), Rules<'m>>,
-    /// Which parts of the traffic each stage looks at.
-    reads: Vec<Reads>,
+    rules: FxHashMap<(ChainIndex, bool, bool), Rules<'m>>,
     /// What became of all lanes in a stage, by what the stage looks at.
-    passed: HashMap<(usize, [u32; 5]), (Outcome, Vec<Group>)>,
+    passed: FxHashMap<(usize, [u32; 5]), (Outcome, Vec<Group>)>,
 }
+
+/// The values of a key.
+type Values = SmallVec<[u128; 6]>;
 
 /// Rules, each a list of steps.
 type Rules<'m> = Rc<Vec<Vec<&'m Step>>>;
@@ -111,28 +129,21 @@ impl<'m> Runner<'m> {
     /// A runner for these lanes; the packet says what is the same in all runs.
     pub(super) fn new(
         machine: &'m Machine,
-        stages: &'m [Stage],
+        way: &'m Way,
         lanes: &'m Lanes,
         packet: Packet,
     ) -> Self {
-        let none = Mask::none(lanes.lanes.len());
-        let outcome = Outcome {
-            accepted: [none.clone(), none.clone()],
-            dropped: [none.clone(), none.clone()],
-            unknown: none,
-        };
         Self {
             machine,
-            stages,
+            way,
             lanes,
             packet,
-            outcome,
+            outcome: Outcome::of_nothing(lanes.lanes.len()),
             steps: 0,
-            conditions: HashMap::new(),
-            dispatches: HashMap::new(),
-            rules: HashMap::new(),
-            reads: stages.iter().map(|stage| Reads::of(machine, stage.chain)).collect(),
-            passed: HashMap::new(),
+            conditions: FxHashMap::default(),
+            dispatches: FxHashMap::default(),
+            rules: FxHashMap::default(),
+            passed: FxHashMap::default(),
         }
     }
 
@@ -165,20 +176,15 @@ impl<'m> Runner<'m> {
     pub(super) fn run(&mut self) -> Outcome {
         let count = self.lanes.lanes.len();
         self.steps = 0;
-        let none = Mask::none(count);
-        self.outcome = Outcome {
-            accepted: [none.clone(), none.clone()],
-            dropped: [none.clone(), none.clone()],
-            unknown: none,
-        };
+        self.outcome = Outcome::of_nothing(count);
         let everything =
             Group { mask: Mask::all(count), mark: Some(self.packet.mark), tainted: false };
         let mut groups = vec![everything.clone()];
-        for (number, stage) in self.stages.iter().enumerate() {
+        for (number, stage) in self.way.stages.iter().enumerate() {
             // As long as nothing happened to any lane, what happens next depends on the traffic alone.
             let fresh = matches!(groups.as_slice(), [group] if *group == everything)
                 && self.outcome.is_empty();
-            let key = self.reads.get(number).map(|reads| (number, reads.key(&self.packet)));
+            let key = self.way.reads.get(number).map(|reads| (number, reads.key(&self.packet)));
             let key = key.filter(|_| fresh);
             if let Some((outcome, after)) = key.and_then(|key| self.passed.get(&key)) {
                 self.outcome = outcome.clone();
@@ -201,7 +207,7 @@ impl<'m> Runner<'m> {
             }
             .add(&group.mask);
         }
-        self.outcome.clone()
+        std::mem::replace(&mut self.outcome, Outcome::of_nothing(0))
     }
 
     /// Runs lanes through a base chain; what is left of them.
@@ -309,7 +315,7 @@ impl<'m> Runner<'m> {
         })
     }
 
-    fn values(&self, key: &[Field], lane: usize, mark: u32, stage: &Stage) -> Option<Vec<u128>> {
+    fn values(&self, key: &[Field], lane: usize, mark: u32, stage: &Stage) -> Option<Values> {
         key.iter().map(|field| self.value(*field, lane, mark, stage)).collect()
     }
 
@@ -334,22 +340,41 @@ impl<'m> Runner<'m> {
                 stage.knows_in_device,
                 stage.knows_out_device,
             );
-            if let Some(mask) = self.conditions.get(&key) {
-                return group.mask.and(mask);
-            }
             let count = self.lanes.lanes.len();
-            let mask = Mask::of(count, |lane| self.holds(condition, lane, mark, stage));
-            let met = group.mask.and(&mask);
-            self.conditions.insert(key, Rc::new(mask));
-            return met;
+            let none = || (Mask::none(count), Mask::none(count));
+            let (mut asked, mut met) = self.conditions.remove(&key).unwrap_or_else(none);
+            for lane in group.mask.without(&asked).iter() {
+                if self.holds(condition, lane, mark, stage) {
+                    met.set(lane);
+                }
+            }
+            asked.add(&group.mask);
+            let here = group.mask.and(&met);
+            self.conditions.insert(key, (asked, met));
+            return here;
         }
         let mut met = Mask::none(self.lanes.lanes.len());
+        if self.is_for_other_traffic(condition, mark, stage) {
+            return met;
+        }
         for lane in group.mask.iter() {
             if self.holds(condition, lane, mark, stage) {
                 met.set(lane);
             }
         }
         met
+    }
+
+    /// Does what all lanes have in common keep a condition from holding, whatever their addresses are?
+    fn is_for_other_traffic(&self, condition: &Condition, mark: u32, stage: &Stage) -> bool {
+        let others = condition.key.iter().enumerate();
+        let mut others = others.filter(|(_, field)| !self.is_lane_field(**field));
+        let is_plain = !condition.negated && condition.mask.is_none();
+        is_plain
+            && others.any(|(part, field)| {
+                let value = self.value(*field, 0, mark, stage);
+                value.is_none_or(|value| !condition.set.has_in_part(part, value))
+            })
     }
 
     /// The lanes of a group by the verdict of a map; those without one are in none.

@@ -1,16 +1,18 @@
 //! Sets of lanes, as bits.
 
+use smallvec::{SmallVec, smallvec};
+
 /// A set of small numbers.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub(super) struct Mask(Vec<u64>);
+pub(super) struct Mask(SmallVec<[u64; 4]>);
 
 impl Mask {
     pub(super) fn none(count: usize) -> Self {
-        Self(vec![0; count.div_ceil(64)])
+        Self(smallvec![0; count.div_ceil(64)])
     }
 
     pub(super) fn all(count: usize) -> Self {
-        let mut mask = Self(vec![u64::MAX; count.div_ceil(64)]);
+        let mut mask = Self(smallvec![u64::MAX; count.div_ceil(64)]);
         if let (Some(last), rest @ 1..) = (mask.0.last_mut(), count % 64) {
             *last = (1 << rest) - 1;
         }
@@ -56,6 +58,16 @@ impl Mask {
         }
     }
 
+    /// Are some in both?
+    pub(super) fn meets(&self, other: &Self) -> bool {
+        self.0.iter().zip(&other.0).any(|(a, b)| a & b != 0)
+    }
+
+    /// Are all in the other, too?
+    pub(super) fn is_within(&self, other: &Self) -> bool {
+        self.0.iter().zip(&other.0).all(|(a, b)| a & !b == 0)
+    }
+
     pub(super) fn count(&self) -> usize {
         self.0.iter().map(|word| word.count_ones() as usize).sum()
     }
@@ -89,5 +101,7 @@ mod tests {
         assert_eq!(both, Mask::all(70));
         both.remove(&even);
         assert!(both.and(&even).is_empty());
+        assert!(!both.meets(&even) && both.meets(&Mask::all(70)) && both.is_within(&Mask::all(70)));
+        assert!(!both.is_within(&even) && Mask::none(70).is_within(&even));
     }
 }

@@ -36,12 +36,14 @@ use crate::machine::{
 use crate::specification::{PodIndex, Specification};
 use devices::Devices;
 use gather::Cache;
-use netpol_core::{Established, PodId};
+use netpol_core::{Established, PodId, PortName, Protocol};
 use question::{Domain, Expected, Finding, Question, Rules};
+use reads::Way;
+use rustc_hash::FxHashMap;
 use space::{Predicate, Space};
 use std::borrow::Cow;
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -179,13 +181,20 @@ struct Prover<'p, 'a> {
     v4: (Space, Cache),
     v6: (Space, Cache),
     /// The addresses of selected pods, by where the selection is in memory and the family.
-    selections: RefCell<HashMap<(usize, bool), Rc<Predicate>>>,
-    excluded: RefCell<HashMap<(bool, bool), Rc<Predicate>>>,
+    selections: RefCell<FxHashMap<(usize, bool), Rc<Predicate>>>,
+    excluded: RefCell<FxHashMap<(bool, bool), Rc<Predicate>>>,
+    /// The destinations that give a port's name a number, by family.
+    named: RefCell<FxHashMap<NamedPort<'a>, Rc<Vec<(u16, Rc<Predicate>)>>>>,
+    /// The base chains on a way, by family and whether netpol's own alone.
+    ways: RefCell<FxHashMap<(Path, bool, bool), Rc<Way>>>,
     statistics: Statistics,
     refuted: BTreeMap<Rank, Found>,
     unknown: BTreeMap<Rank, Found>,
     record: Option<record::Record>,
 }
+
+/// A family, and the protocol and name of a port.
+type NamedPort<'a> = (bool, Protocol, &'a PortName);
 
 /// What is most telling comes first: a new connection, forwarded, to a port, the least packet.
 type Rank = (usize, Path, usize, Packet);
@@ -217,7 +226,9 @@ impl<'p, 'a> Prover<'p, 'a> {
         let devices = Devices::new(machine, own, specification, &given);
         let [v4, v6] = [false, true].map(|v6| {
             let last = if v6 { u128::MAX } else { u32::MAX.into() };
-            (Space::new(last, cuts(machine, specification, v6)), Cache::default())
+            let asked = |pod: &PodIndex| is_asked(specification, options, *pod);
+            let pods: Vec<PodIndex> = specification.local_pods().filter(asked).collect();
+            (Space::new(last, cuts(machine, specification, &pods, v6)), Cache::default())
         });
         Self {
             machine,
@@ -231,6 +242,8 @@ impl<'p, 'a> Prover<'p, 'a> {
             v6,
             selections: RefCell::default(),
             excluded: RefCell::default(),
+            named: RefCell::default(),
+            ways: RefCell::default(),
             statistics: Statistics::default(),
             refuted: BTreeMap::new(),
             unknown: BTreeMap::new(),
@@ -239,14 +252,22 @@ impl<'p, 'a> Prover<'p, 'a> {
     }
 
     fn local_addresses(&self) -> usize {
-        let owners =
-            [false, true].into_iter().flat_map(|v6| self.specification.owners(v6).values());
-        owners.filter(|pod| self.specification.is_local(**pod)).count()
+        [false, true].map(|v6| self.specification.local_owners(v6).len()).iter().sum()
+    }
+
+    /// The base chains that a question's packets meet.
+    fn way(&self, question: &Question) -> Rc<Way> {
+        let own = question.rules.is_own();
+        let machine = if own { self.own } else { self.machine };
+        let mut ways = self.ways.borrow_mut();
+        let (path, v6) = (question.path, question.v6);
+        let way =
+            ways.entry((path, v6, own)).or_insert_with(|| Rc::new(Way::new(machine, path, v6)));
+        Rc::clone(way)
     }
 
     fn is_asked(&self, pod: PodIndex) -> bool {
-        let id = self.specification.pod(pod).map(netpol_core::Pod::id);
-        self.options.only.as_ref().is_none_or(|only| id.is_some_and(|id| only.contains(id)))
+        is_asked(self.specification, self.options, pod)
     }
 
     fn ask_everything(&mut self) {
@@ -256,10 +277,10 @@ impl<'p, 'a> Prover<'p, 'a> {
         for v6 in [false, true] {
             let owners: Vec<(u128, PodIndex)> = self
                 .specification
-                .owners(v6)
+                .local_owners(v6)
                 .iter()
-                .map(|(address, pod)| (*address, *pod))
-                .filter(|(_, pod)| self.specification.is_local(*pod) && self.is_asked(*pod))
+                .copied()
+                .filter(|(_, pod)| self.is_asked(*pod))
                 .collect();
             for fixed in owners {
                 for (path, lane, domain, rules) in [
@@ -472,12 +493,24 @@ impl<'p, 'a> Prover<'p, 'a> {
     }
 }
 
-/// Where either side cuts the addresses of a family.
-fn cuts(machine: &Machine, specification: &Specification<'_>, v6: bool) -> Vec<Range> {
+fn is_asked(specification: &Specification<'_>, options: &ProofOptions, pod: PodIndex) -> bool {
+    let id = specification.pod(pod).map(netpol_core::Pod::id);
+    options.only.as_ref().is_none_or(|only| id.is_some_and(|id| only.contains(id)))
+}
+
+/// Where either side cuts the addresses of a family for questions about these pods.
+fn cuts(
+    machine: &Machine,
+    specification: &Specification<'_>,
+    pods: &[PodIndex],
+    v6: bool,
+) -> Vec<Range> {
     let mut cuts: Vec<Range> = Vec::new();
     let mut seen: BTreeSet<usize> = BTreeSet::new();
     let is_address = |field: &Field| matches!(field, Field::Source | Field::Destination);
-    for step in machine.chains.iter().flat_map(|chain| &chain.rules).flat_map(|rule| &rule.steps) {
+    let sees = |chain: &&Chain| machine.tables.get(chain.table).is_none_or(|t| t.family.sees(v6));
+    let rules = machine.chains.iter().filter(sees).flat_map(|chain| &chain.rules);
+    for step in rules.flat_map(|rule| &rule.steps) {
         match step {
             Step::Match(condition) if condition.key.iter().any(is_address) => {
                 if !seen.insert(std::sync::Arc::as_ptr(&condition.set).addr()) {
@@ -497,7 +530,7 @@ fn cuts(machine: &Machine, specification: &Specification<'_>, v6: bool) -> Vec<R
             _ => {}
         }
     }
-    cuts.extend(specification.cuts(v6));
+    cuts.extend(specification.cuts(pods, v6));
     if v6 {
         cuts.push(Range { first: 0xfe80 << 112, last: (0xfec0 << 112) - 1 });
         cuts.push(Range::one(0u8));

@@ -7,7 +7,7 @@ use super::mask::Mask;
 use super::space::Classes;
 use super::traffic;
 use super::wanted::Sides;
-use crate::machine::{ConnState, Field, Packet, Path, Stage};
+use crate::machine::{ConnState, Field, Packet, Path};
 use crate::specification::{PodIndex, Question as Asked, Side};
 use netpol_core::Established;
 
@@ -97,7 +97,7 @@ impl<'a> Prover<'_, 'a> {
     /// Answers a question; what differs goes to the findings.
     pub(super) fn ask(&mut self, question: &Question) {
         let machine = if question.rules.is_own() { self.own } else { self.machine };
-        let stages: Vec<Stage> = machine.stages(question.path, question.v6);
+        let way = self.way(question);
         let (other, device, other_device) = match question.lane {
             Field::Source => (Field::Destination, Field::InDevice, Field::OutDevice),
             _ => (Field::Source, Field::OutDevice, Field::InDevice),
@@ -165,7 +165,7 @@ impl<'a> Prover<'_, 'a> {
                 lane: question.lane,
                 excludes: &excludes,
             };
-            let mut gathered = walk.gather(&stages);
+            let mut gathered = walk.gather(&way.stages);
             let mut sides = self.wanted(question, &mut gathered);
             // The address that is not fixed varies class by class.
             let others: Vec<u128> = match question.fixed {
@@ -182,6 +182,7 @@ impl<'a> Prover<'_, 'a> {
             });
             sides.of_lane = of_lane.collect();
             let traffic = traffic::classes(&gathered.protocols, &gathered.ports);
+            let alike = alike(&gathered);
             self.statistics.address_classes += lanes.lanes.len() * others.len();
             self.statistics.traffic_classes += traffic.len();
             if self.record.is_some() {
@@ -189,10 +190,10 @@ impl<'a> Prover<'_, 'a> {
             }
             for address in others {
                 set_address(&mut packet, other, address);
-                let mut runner = Runner::new(machine, &stages, &lanes, packet.clone());
+                let mut runner = Runner::new(machine, &way, &lanes, packet.clone());
                 for traffic in &traffic {
                     runner.set_traffic(traffic.protocol, traffic.first, traffic.second);
-                    self.compare(question, &sides, &gathered, &lanes, &mut runner);
+                    self.compare(question, &sides, alike, &lanes, &mut runner);
                 }
             }
         }
@@ -203,33 +204,24 @@ impl<'a> Prover<'_, 'a> {
         &mut self,
         question: &Question,
         sides: &Sides<'a>,
-        gathered: &Gathered<'_>,
+        alike: [usize; STATES.len()],
         lanes: &Lanes,
         runner: &mut Runner<'_>,
     ) {
         let allowed = self.allowed(question, sides, lanes, &runner.packet(0));
         let count = lanes.lanes.len();
         let everything = Mask::all(count);
-        let mut done: Vec<(Vec<bool>, Outcome)> = Vec::new();
-        for (state, reply, kind) in STATES {
+        let mut done: [Option<Outcome>; STATES.len()] = std::array::from_fn(|_| None);
+        for ((state, reply, kind), first) in STATES.into_iter().zip(alike) {
             // Before conntrack there are no states, and the guard wants each packet checked.
             if question.path == Path::Arrival && state != ConnState::New {
                 continue;
             }
-            let key: Vec<bool> = if gathered.every_state {
-                STATES.iter().map(|(s, r, _)| (*s, *r) == (state, reply)).collect()
-            } else {
-                gathered.states.iter().map(|c| tested(c, state, reply)).collect()
-            };
-            let known = done.iter().find(|(other, _)| *other == key);
-            let outcome = if let Some((_, outcome)) = known {
-                outcome.clone()
-            } else {
+            let Some(known) = done.get_mut(first) else { continue };
+            let outcome = known.get_or_insert_with(|| {
                 runner.set_state(state, reply);
-                let outcome = runner.run();
-                done.push((key, outcome.clone()));
-                outcome
-            };
+                runner.run()
+            });
             let re_evaluates =
                 self.specification.options().established() == Established::ReEvaluate;
             let judged = match kind {
@@ -239,7 +231,6 @@ impl<'a> Prover<'_, 'a> {
                 Kind::Passes => false,
             };
             let must_pass = if judged { &allowed } else { &everything };
-            let must_drop = everything.without(must_pass);
             let loose = kind == Kind::MayBeDropped && question.expected == Expected::Policies
                 || question.rules == Rules::Together;
             if let Some(record) = &mut self.record {
@@ -248,6 +239,11 @@ impl<'a> Prover<'_, 'a> {
             self.statistics.cells += count;
             let [dropped, dropped_unsure] = &outcome.dropped;
             let [accepted, accepted_unsure] = &outcome.accepted;
+            let right = accepted.is_within(must_pass) && (loose || !dropped.meets(must_pass));
+            if right && outcome.is_sure() {
+                continue;
+            }
+            let must_drop = everything.without(must_pass);
             let mut may_pass = accepted.clone();
             may_pass.add(accepted_unsure);
             let mut may_drop = dropped.clone();
@@ -413,6 +409,19 @@ impl<'a> Prover<'_, 'a> {
             })
             .collect()
     }
+}
+
+/// For each state of a connection the first that no test of the rules tells from it.
+fn alike(gathered: &Gathered<'_>) -> [usize; STATES.len()] {
+    let keys = STATES.map(|(state, reply, _)| -> Vec<bool> {
+        if gathered.every_state {
+            return STATES.iter().map(|(s, r, _)| (*s, *r) == (state, reply)).collect();
+        }
+        gathered.states.iter().map(|condition| tested(condition, state, reply)).collect()
+    });
+    std::array::from_fn(|at| {
+        keys.get(at).and_then(|key| keys.iter().position(|other| other == key)).unwrap_or(at)
+    })
 }
 
 fn tested(condition: &crate::machine::Condition, state: ConnState, reply: bool) -> bool {

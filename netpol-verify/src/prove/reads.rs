@@ -1,7 +1,22 @@
 //! What a base chain looks at, so that it need not be run again for traffic that differs elsewhere.
 
-use crate::machine::{ChainIndex, Field, Machine, Packet, Step, Verdict};
+use crate::machine::{ChainIndex, Field, Machine, Packet, Path, Stage, Step, Verdict};
 use std::collections::HashSet;
+
+/// The base chains on a way, each with what it looks at.
+#[derive(Debug)]
+pub(super) struct Way {
+    pub(super) stages: Vec<Stage>,
+    pub(super) reads: Vec<Reads>,
+}
+
+impl Way {
+    pub(super) fn new(machine: &Machine, path: Path, v6: bool) -> Self {
+        let stages = machine.stages(path, v6);
+        let reads = stages.iter().map(|stage| Reads::of(machine, stage.chain)).collect();
+        Self { stages, reads }
+    }
+}
 
 /// Which of the fields that change between runs a stage looks at.
 #[derive(Clone, Copy, Debug, Default)]
@@ -15,7 +30,7 @@ pub(super) struct Reads {
 
 impl Reads {
     /// All chains that a stage can come to.
-    pub(super) fn of(machine: &Machine, start: ChainIndex) -> Self {
+    fn of(machine: &Machine, start: ChainIndex) -> Self {
         let mut reads = Self::default();
         let mut seen = HashSet::from([start]);
         let mut open = vec![start];

@@ -3,9 +3,10 @@
 use super::Prover;
 use super::gather::{Gathered, PortTest};
 use super::question::{Domain, Expected, Question};
+use super::space::Predicate;
 use crate::machine::{Field, Path, Range};
 use crate::specification::{PodIndex, Side, SpecPeer};
-use netpol_core::{Direction, PortEntry, Protocol};
+use netpol_core::{Direction, PortEntry, PortName, Protocol};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -45,7 +46,7 @@ impl<'a> Prover<'_, 'a> {
             Expected::Accepted => return sides,
             Expected::Guard(pod) => {
                 let device = self.given.get(&pod);
-                for (address, owner) in owners {
+                for (address, owner) in specification.local_owners(question.v6) {
                     if self.given.get(owner) == device {
                         gathered.lanes.push(one(*address));
                     }
@@ -82,15 +83,14 @@ impl<'a> Prover<'_, 'a> {
             self.near(&side, question, gathered);
             sides.near = Some(side);
             if let (Path::Forward, Some((fixed, _))) = (question.path, question.fixed) {
-                for (address, owner) in owners {
-                    if specification.is_local(*owner) && question.domain == Domain::Everything {
-                        gathered.lanes.push(one(*address));
-                        let side = sides
-                            .far
-                            .entry(*owner)
-                            .or_insert_with(|| specification.side(*owner, far));
-                        self.far(side, question, (fixed, pod), gathered);
-                    }
+                let local = specification.local_owners(question.v6);
+                for (address, owner) in
+                    local.iter().filter(|_| question.domain == Domain::Everything)
+                {
+                    gathered.lanes.push(one(*address));
+                    let side =
+                        sides.far.entry(*owner).or_insert_with(|| specification.side(*owner, far));
+                    self.far(side, question, (fixed, pod), gathered);
                 }
             }
         }
@@ -100,17 +100,12 @@ impl<'a> Prover<'_, 'a> {
     /// What the side of the fixed address tells apart.
     fn near(&self, side: &Rc<Side<'a>>, question: &Question, gathered: &mut Gathered<'_>) {
         let space = if question.v6 { &self.v6 } else { &self.v4 };
-        let owners = self.specification.owners(question.v6);
-        let own = owners.iter().filter(|(_, pod)| **pod == side.subject());
-        let own: Vec<Range> = own.map(|(address, _)| Range::one(*address)).collect();
-        gathered.lanes.push(Rc::new(space.0.predicate(&own)));
-        let addresses = |pod: &PodIndex| {
-            let pod = self.specification.pod(*pod);
-            let of = pod.into_iter().flat_map(netpol_core::Pod::addresses);
-            let of = of.filter(|address| address.is_ipv6() == question.v6);
-            of.map(|address| Range::one(crate::machine::address_value(*address)))
-                .collect::<Vec<_>>()
+        // An address that another pod owns is not this one's.
+        let addresses = |pod: PodIndex| {
+            let addresses = self.specification.addresses(pod, question.v6);
+            addresses.map(|address| Range::one(address)).collect::<Vec<_>>()
         };
+        gathered.lanes.push(Rc::new(space.0.predicate(&addresses(side.subject()))));
         for rule in side.rules() {
             for peer in rule.peers.iter().flatten() {
                 match peer {
@@ -118,15 +113,8 @@ impl<'a> Prover<'_, 'a> {
                         let key = (Rc::as_ptr(pods).addr(), question.v6);
                         let mut known = self.selections.borrow_mut();
                         let predicate = known.entry(key).or_insert_with(|| {
-                            // An address that another pod owns is not this one's.
-                            let all: Vec<Range> = pods
-                                .members
-                                .iter()
-                                .flat_map(|pod| {
-                                    let owned = move |r: &Range| owners.get(&r.first) == Some(pod);
-                                    addresses(pod).into_iter().filter(owned)
-                                })
-                                .collect();
+                            let all: Vec<Range> =
+                                pods.members.iter().flat_map(|pod| addresses(*pod)).collect();
                             Rc::new(space.0.predicate(&all))
                         });
                         gathered.lanes.push(Rc::clone(predicate));
@@ -145,18 +133,9 @@ impl<'a> Prover<'_, 'a> {
                 if let PortEntry::Named { protocol, name } = entry
                     && question.lane == Field::Destination
                 {
-                    // What the name means depends on the destination.
-                    let mut by_number: BTreeMap<u16, Vec<Range>> = BTreeMap::new();
-                    for (address, owner) in owners {
-                        let pod = self.specification.pod(*owner);
-                        let ports = pod.into_iter().flat_map(netpol_core::Pod::ports);
-                        for port in ports.filter(|p| p.name == *name && p.protocol == *protocol) {
-                            by_number.entry(port.port).or_default().push(Range::one(*address));
-                        }
-                    }
-                    for (number, ranges) in by_number {
-                        gathered.lanes.push(Rc::new(space.0.predicate(&ranges)));
-                        gathered.ports.insert(port_test(*protocol, number, number));
+                    for (number, predicate) in self.named(question.v6, *protocol, name).iter() {
+                        gathered.lanes.push(Rc::clone(predicate));
+                        gathered.ports.insert(port_test(*protocol, *number, *number));
                     }
                 }
             }
@@ -164,6 +143,30 @@ impl<'a> Prover<'_, 'a> {
             let destination = destination.filter(|_| question.lane == Field::Source);
             self.ports(rule.ports, destination, gathered);
         }
+    }
+
+    /// The numbers that a port's name has, each with the destinations where it has it.
+    fn named(
+        &self,
+        v6: bool,
+        protocol: Protocol,
+        name: &'a PortName,
+    ) -> Rc<Vec<(u16, Rc<Predicate>)>> {
+        let mut known = self.named.borrow_mut();
+        let numbers = known.entry((v6, protocol, name)).or_insert_with(|| {
+            let space = if v6 { &self.v6 } else { &self.v4 };
+            let mut by_number: BTreeMap<u16, Vec<Range>> = BTreeMap::new();
+            for (address, owner) in self.specification.owners(v6) {
+                let pod = self.specification.pod(*owner);
+                let ports = pod.into_iter().flat_map(netpol_core::Pod::ports);
+                for port in ports.filter(|p| p.name == *name && p.protocol == protocol) {
+                    by_number.entry(port.port).or_default().push(Range::one(*address));
+                }
+            }
+            let numbers = by_number.into_iter();
+            Rc::new(numbers.map(|(n, all)| (n, Rc::new(space.0.predicate(&all)))).collect())
+        });
+        Rc::clone(numbers)
     }
 
     /// What the sides of the other ends tell apart; the near end is one address of one pod.
