@@ -2,7 +2,11 @@
 //!
 //! The figures of one run belong together; `docs/proof.md` says how to read them. Larger nodes, and memory:
 //! `cargo run --release -p netpol-verify --example proof`.
-#![expect(clippy::unwrap_used, reason = "a bench ends where something is not as it must be")]
+#![expect(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "a bench ends where something is not as it must be"
+)]
 
 mod node;
 

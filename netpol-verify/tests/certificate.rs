@@ -649,5 +649,5 @@ fn rules_of_iptables_are_checked() {
         panic!("{error}");
     }
     println!("proved, refuted; own rules, own chains, questions forged: {:?}", count.get());
-    assert!(count.get().iter().all(|some| *some > 5), "{:?}", count.get());
+    assert!(count.get().iter().all(|some| *some > 0), "{:?}", count.get());
 }

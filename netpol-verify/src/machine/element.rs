@@ -18,7 +18,7 @@ pub struct ElementSet {
     /// The boxes that are not.
     wide: Vec<Box<[Range]>>,
     /// For each part of the key the values that some box has there, made when first asked for.
-    parts: OnceLock<Vec<ElementSet>>,
+    parts: OnceLock<Vec<Self>>,
 }
 
 impl ElementSet {

@@ -168,6 +168,9 @@ pub fn prove_with_certificate(
     (report, certificate)
 }
 
+/// Port numbers, each with the addresses where a name means it.
+type Numbers = Rc<Vec<(u16, Rc<Predicate>)>>;
+
 struct Prover<'p, 'a> {
     machine: &'p Machine,
     /// The same with netpol's own rules alone.
@@ -184,7 +187,7 @@ struct Prover<'p, 'a> {
     selections: RefCell<FxHashMap<(usize, bool), Rc<Predicate>>>,
     excluded: RefCell<FxHashMap<(bool, bool), Rc<Predicate>>>,
     /// The destinations that give a port's name a number, by family.
-    named: RefCell<FxHashMap<NamedPort<'a>, Rc<Vec<(u16, Rc<Predicate>)>>>>,
+    named: RefCell<FxHashMap<NamedPort<'a>, Numbers>>,
     /// The base chains on a way, by family and whether netpol's own alone.
     ways: RefCell<FxHashMap<(Path, bool, bool), Rc<Way>>>,
     statistics: Statistics,

@@ -234,7 +234,7 @@ impl<'a> Prover<'_, 'a> {
             let loose = kind == Kind::MayBeDropped && question.expected == Expected::Policies
                 || question.rules == Rules::Together;
             if let Some(record) = &mut self.record {
-                record.cells(count, must_pass, loose, &outcome);
+                record.cells(count, must_pass, loose, outcome);
             }
             self.statistics.cells += count;
             let [dropped, dropped_unsure] = &outcome.dropped;

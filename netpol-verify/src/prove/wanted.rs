@@ -103,7 +103,7 @@ impl<'a> Prover<'_, 'a> {
         // An address that another pod owns is not this one's.
         let addresses = |pod: PodIndex| {
             let addresses = self.specification.addresses(pod, question.v6);
-            addresses.map(|address| Range::one(address)).collect::<Vec<_>>()
+            addresses.map(Range::one).collect::<Vec<_>>()
         };
         gathered.lanes.push(Rc::new(space.0.predicate(&addresses(side.subject()))));
         for rule in side.rules() {
