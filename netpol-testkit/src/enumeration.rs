@@ -165,7 +165,7 @@ impl Enumeration {
                 let machines =
                     [(if own { &only } else { machine }, true), (machine, !pass && at_node)];
                 for (machine, _) in machines.into_iter().filter(|(_, asked)| *asked) {
-                    if machine.fates(packet, *path, None) == BTreeSet::from([right]) {
+                    if machine.fates(packet, *path) == BTreeSet::from([right]) {
                         continue;
                     }
                     let runs = machine.run(packet, *path);

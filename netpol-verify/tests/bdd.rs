@@ -276,7 +276,7 @@ fn each_expectation_broken_alone() {
         assert_eq!(word(&one.conclusion), expected, "{what}: {:#?}", one.conclusion);
         if let Conclusion::Refuted(all) = &two.conclusion {
             let wrong = if all[0].allowed { Fate::Dropped } else { Fate::Accepted };
-            let fates = machine.fates(&all[0].packet, all[0].path, None);
+            let fates = machine.fates(&all[0].packet, all[0].path);
             assert!(fates.contains(&wrong), "{what}: {}", all[0]);
         }
     }

@@ -60,7 +60,7 @@ pub fn ipset_save(data: &[u8]) {
         let Ok(machine) = with_sets(text, &rule) else { continue };
         for address in addresses_in(text, name) {
             let packet = packet(address, Ipv4Addr::new(10, 0, 0, 1), 6, 80);
-            let fates = machine.fates(&packet, Path::Forward, None);
+            let fates = machine.fates(&packet, Path::Forward);
             check(fates.contains(&Fate::Dropped), "a member of a set is in it", &(name, packet));
         }
     }
@@ -130,7 +130,7 @@ fn judged_packet_by_packet(machine: &Machine, text: &str) {
     let cluster = one_pod();
     let specification = Specification::new(&cluster, None, Options::default());
     let report = prove(machine, &specification, &ProofOptions::default());
-    let fates = |packet: &Packet, path| machine.fates(packet, path, None);
+    let fates = |packet: &Packet, path| machine.fates(packet, path);
     match &report.conclusion {
         Conclusion::Proved => {
             for (packet, path) in packets() {

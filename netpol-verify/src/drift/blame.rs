@@ -65,11 +65,11 @@ pub fn blame(before: &Machine, now: &Machine, report: &Report, own: &Own) -> Vec
 fn heals(machine: &Machine, now: &Machine, refutation: &Refutation, own: &Own) -> bool {
     let Refutation { packet, path, allowed, .. } = refutation;
     let right = BTreeSet::from([if *allowed { Fate::Accepted } else { Fate::Dropped }]);
-    if now.fates(packet, *path, None) != right {
-        return machine.fates(packet, *path, None) == right;
+    if now.fates(packet, *path) != right {
+        return machine.fates(packet, *path) == right;
     }
     // What is judged by netpol's own rules alone may meet others too.
-    machine.only(own).fates(packet, *path, None) == right
+    machine.only(own).fates(packet, *path) == right
 }
 
 type Names = HashMap<(String, String), ChainIndex>;

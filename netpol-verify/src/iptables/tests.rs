@@ -282,7 +282,7 @@ fn packets_pass_all_tables() {
         reply: false,
         mark: 0,
     };
-    let fates = |packet: &Packet| machine.fates(packet, Path::Forward, None);
+    let fates = |packet: &Packet| machine.fates(packet, Path::Forward);
     assert_eq!(fates(&packet), BTreeSet::from([Fate::Accepted]));
     packet.source = 0x0a00_0009;
     assert_eq!(fates(&packet), BTreeSet::from([Fate::Dropped]));

@@ -74,27 +74,17 @@ impl Machine {
     /// Every run of a packet on a way. There is one unless the kernel has a choice or something is not understood.
     #[must_use]
     pub fn run(&self, packet: &Packet, path: Path) -> Vec<Run> {
-        self.run_tables(packet, path, None)
+        self.walk(packet, path, true)
     }
 
-    /// The same through the tables of one name alone.
+    /// Everything that can become of a packet: as [`Machine::run`], without the traces.
     #[must_use]
-    pub fn run_tables(&self, packet: &Packet, path: Path, table: Option<&str>) -> Vec<Run> {
-        self.walk(packet, path, table, true)
+    pub fn fates(&self, packet: &Packet, path: Path) -> BTreeSet<Fate> {
+        self.walk(packet, path, false).into_iter().map(|run| run.fate).collect()
     }
 
-    /// Everything that can become of a packet: as [`Machine::run_tables`], without the traces.
-    #[must_use]
-    pub fn fates(&self, packet: &Packet, path: Path, table: Option<&str>) -> BTreeSet<Fate> {
-        self.walk(packet, path, table, false).into_iter().map(|run| run.fate).collect()
-    }
-
-    fn walk(&self, packet: &Packet, path: Path, table: Option<&str>, traces: bool) -> Vec<Run> {
-        let mut stages = self.stages(path, packet.v6);
-        stages.retain(|stage| {
-            let of = self.chain(stage.chain).and_then(|chain| self.tables.get(chain.table));
-            table.is_none_or(|name| of.is_some_and(|of| of.name == name))
-        });
+    fn walk(&self, packet: &Packet, path: Path, traces: bool) -> Vec<Run> {
+        let stages = self.stages(path, packet.v6);
         let mut runs = Vec::new();
         let mut choices: Vec<bool> = Vec::new();
         loop {

@@ -98,7 +98,7 @@ fn check(
                 } else {
                     Own::default()
                 };
-                let fates = machine.only(&own).fates(&shown.packet, shown.path, None);
+                let fates = machine.only(&own).fates(&shown.packet, shown.path);
                 assert_eq!(fates, BTreeSet::from([shown.kernel]), "{what}\n{shown}");
             }
             (Conclusion::Proved, Some(packet)) => {
@@ -153,7 +153,7 @@ fn guard_difference(
                 };
                 let expected =
                     if own || local && discovery { Fate::Accepted } else { Fate::Dropped };
-                if machine.fates(&packet, Path::Arrival, None) != BTreeSet::from([expected]) {
+                if machine.fates(&packet, Path::Arrival) != BTreeSet::from([expected]) {
                     return Some(packet);
                 }
             }

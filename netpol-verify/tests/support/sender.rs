@@ -113,7 +113,7 @@ fn settle(
     refutation: &Refutation,
     packet: &Packet,
 ) -> Result<(), &'static str> {
-    let fates = judges.machine.fates(packet, refutation.path, None);
+    let fates = judges.machine.fates(packet, refutation.path);
     let meant = fates == BTreeSet::from([refutation.kernel]);
     let judged = refutation.path == Path::Arrival
         || packet.state != ConnState::New
@@ -320,8 +320,8 @@ fn forged(
                 _ => device_value(UPLINK),
             };
             let passes =
-                |path| judges.machine.fates(&tried, path, None) == BTreeSet::from([Fate::Accepted]);
-            let guard = judges.machine.fates(&tried, Path::Arrival, None);
+                |path| judges.machine.fates(&tried, path) == BTreeSet::from([Fate::Accepted]);
+            let guard = judges.machine.fates(&tried, Path::Arrival);
             // What is dropped though it is the pod's own must be what policy lets through.
             let shows = if refutation.kernel == Fate::Accepted {
                 passes(path)

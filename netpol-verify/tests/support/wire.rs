@@ -130,7 +130,7 @@ pub(crate) fn compare<R: std::fmt::Debug + Sync>(
             }
             let mut packet = packet(&lab, probe);
             packet.state = state(&ruleset, &packet);
-            let said = machine.fates(&packet, Path::Forward, None);
+            let said = machine.fates(&packet, Path::Forward);
             let mut kernel = if fate.delivered { Fate::Accepted } else { Fate::Dropped };
             if !said.contains(&kernel) {
                 // A busy machine may have been too slow.
