@@ -1,6 +1,6 @@
 //! Every packet of a small world, one by one: what a prover says by classes must be what comes out here.
 //!
-//! Packets run through the rule machine one at a time, and [`reference`] says what they should meet.
+//! Packets run through the rule machine one at a time, and [`netpol_sim::reference`] says what they should meet.
 
 use netpol_core::{Cluster, Direction, Established, NodeName, Options, Pod, PodId, Protocol};
 use netpol_sim::{Connection, End, Traffic, reference};
