@@ -49,8 +49,7 @@ pub(crate) fn lines(text: &str, quoting: Quoting) -> Vec<Line<'_>> {
     while !rest.is_empty() {
         let first = rest.find('\n').unwrap_or(rest.len());
         let mut end = first;
-        let comment = rest.starts_with('#');
-        if !comment && is_open(rest.get(..first).unwrap_or_default(), quoting) {
+        if may_continue(rest, quoting) && is_open(rest.get(..first).unwrap_or_default(), quoting) {
             // The line in which the quotes end; a line whose quotes never end stands for itself.
             let closed = rest.match_indices('\n').map(|(at, _)| at).chain([rest.len()]).skip(1);
             let mut closed = closed.take_while(|at| *at <= LONGEST);
@@ -66,6 +65,14 @@ pub(crate) fn lines(text: &str, quoting: Quoting) -> Vec<Line<'_>> {
         rest = rest.get(end + 1..).unwrap_or_default();
     }
     lines
+}
+
+/// Can what begins here have a comment? Of iptables only rules have.
+fn may_continue(text: &str, quoting: Quoting) -> bool {
+    match quoting {
+        Quoting::Backslash => text.trim_start_matches([' ', '\t']).starts_with(['-', '[']),
+        Quoting::Never => !text.starts_with('#'),
+    }
 }
 
 fn could_stand_alone(line: &str) -> bool {
@@ -133,17 +140,17 @@ mod tests {
 
     #[test]
     fn quotes_contain_anything() {
-        let text = "a\n\nb \"c\nd\" e\nf \"-A \n-A x\"\nlast \"open\nnext\n";
+        let text = "a\n\n-b \"c\nd\" e\n[f] \"-A \n-A x\"\n-last \"open\nnext\n:c \"\n-A y \"";
         let found: Vec<(usize, &str, bool)> = lines(text, Quoting::Backslash)
             .iter()
             .map(|line| (line.number, line.text, line.doubtful))
             .collect();
         let expected = [
             (1, "a", false),
-            (3, "b \"c\nd\" e", false),
-            (5, "f \"-A \n-A x\"", true),
-            (7, "last \"open", false),
-            (8, "next", false),
+            (3, "-b \"c\nd\" e", false),
+            (5, "[f] \"-A \n-A x\"", true),
+            (7, "-last \"open\nnext\n:c \"", true),
+            (10, "-A y \"", false),
         ];
         assert_eq!(found, expected);
         for (line, expected) in [
