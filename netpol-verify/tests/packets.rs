@@ -82,6 +82,8 @@ fn action(depth: usize) -> impl Strategy<Value = String> {
     ends.extend(["meta mark set meta mark or 0x2", "meta mark set meta mark xor 0x3"]);
     ends.extend(["ip saddr vmap @verdicts", "meta mark set meta mark and 0x1 counter"]);
     ends.extend(["meta l4proto vmap { tcp : accept, udp : drop, icmp : return }", "reject"]);
+    // What nft lists without the condition, since the answer implies it.
+    ends.extend(["meta nfproto ipv4 reject", "meta nfproto ipv6 reject", "reject with tcp reset"]);
     if depth == 0 {
         ends.extend(["jump one", "goto one", "jump two", "goto two"]);
         ends.push("tcp dport vmap { 80 : jump one, 81 : goto two, 443 : accept }");

@@ -3,7 +3,9 @@
 use super::elements::ranges;
 use super::expression::Left;
 use super::{NamedSet, Reader};
-use crate::machine::{ElementMap, NotUnderstood, Step, TableFamily, Verdict};
+use crate::machine::{
+    Condition, ElementMap, Field, NotUnderstood, Range, Step, TableFamily, Verdict,
+};
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -38,9 +40,26 @@ impl Reader<'_> {
                     None => Step::Opaque(unknown()),
                 });
             }
-            "reject" => steps.push(Step::Verdict(Verdict::Drop)),
+            "reject" => {
+                // nft leaves the condition out that the kind of the answer implies: `meta nfproto ipv4 reject` is listed
+                // as `reject with icmp port-unreachable`.
+                match inner.get("type").and_then(Value::as_str) {
+                    Some("icmp") => of_version(family, 4, steps),
+                    Some("icmpv6") => of_version(family, 6, steps),
+                    Some("tcp reset") if !steps.iter().any(is_of_protocol) => {
+                        steps.push(Step::UnknownMatch(unknown()));
+                    }
+                    _ => {}
+                }
+                steps.push(Step::Verdict(Verdict::Drop));
+            }
             // The packet goes on under other addresses; the theorem is about the ones that policy sees.
             "dnat" | "snat" | "masquerade" | "redirect" => {
+                match inner.get("family").and_then(Value::as_str) {
+                    Some("ip") => of_version(family, 4, steps),
+                    Some("ip6") => of_version(family, 6, steps),
+                    _ => {}
+                }
                 steps.push(Step::Verdict(Verdict::Accept));
             }
             "limit" => steps.push(Step::Free("limit".to_owned())),
@@ -142,6 +161,17 @@ fn mark(value: &Value) -> Option<(u32, u32)> {
     }
 }
 
+/// The condition that a packet is of an IP version, where a table sees both.
+fn of_version(family: TableFamily, version: u8, steps: &mut Vec<Step>) {
+    if !matches!(family, TableFamily::Ip | TableFamily::Ip6) {
+        steps.push(Step::Match(Condition::within(Field::Version, Range::one(version))));
+    }
+}
+
+fn is_of_protocol(step: &Step) -> bool {
+    matches!(step, Step::Match(condition) if condition.key.contains(&Field::Protocol))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -162,5 +192,43 @@ mod tests {
             assert_eq!((from & and) ^ xor, to, "{value}");
         }
         assert_eq!(mark(&json!({"ct": {"key": "mark"}})), None);
+    }
+
+    #[test]
+    fn answers_imply_what_nft_leaves_out() {
+        let text = |family: &str, statement: &str| {
+            let rule = format!(
+                r#"{{"nftables": [{{"table": {{"family": "{family}", "name": "t"}}}}, {{"chain": {{"family": "{family}", "table": "t", "name": "c"}}}},
+                {{"rule": {{"family": "{family}", "table": "t", "chain": "c", "expr": [{statement}]}}}}]}}"#
+            );
+            let mut machine = crate::machine::Machine::new();
+            crate::nft::read(&mut machine, "listing", &rule).unwrap();
+            machine.rule_text(0, &machine.chains[0].rules[0])
+        };
+        let icmp = r#"{"reject": {"type": "icmp", "expr": "port-unreachable"}}"#;
+        let icmpv6 = r#"{"reject": {"type": "icmpv6", "expr": "no-route"}}"#;
+        let tcp =
+            r#"{"match": {"op": "==", "left": {"meta": {"key": "l4proto"}}, "right": "tcp"}}"#;
+        let reset = r#"{"reject": {"type": "tcp reset"}}"#;
+        for (family, statement, expected) in [
+            ("inet", icmp.to_owned(), "nfproto 4 drop"),
+            ("inet", icmpv6.to_owned(), "nfproto 6 drop"),
+            ("ip", icmp.to_owned(), "drop"),
+            (
+                "inet",
+                r#"{"reject": {"type": "icmpx", "expr": "port-unreachable"}}"#.to_owned(),
+                "drop",
+            ),
+            ("inet", format!("{tcp}, {reset}"), "l4proto tcp drop"),
+            (
+                "inet",
+                r#"{"dnat": {"family": "ip", "addr": "10.0.0.1"}}"#.to_owned(),
+                "nfproto 4 accept",
+            ),
+        ] {
+            assert_eq!(text(family, &statement), expected, "{statement}");
+        }
+        // Where nothing says that it is for TCP alone, that may be left out, too.
+        assert!(text("inet", reset).starts_with('<'));
     }
 }

@@ -35,7 +35,7 @@ pub(crate) fn check_clusters<T: Clone>(
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &[7; 32]);
     let mut runner = TestRunner::new_with_rng(ProptestConfig::default(), rng);
     let rounds = std::env::var_os("NETPOL_MUTANT_CLUSTERS");
-    let rounds = rounds.and_then(|count| count.to_str()?.parse().ok()).unwrap_or(4);
+    let rounds = rounds.and_then(|count| count.to_str()?.parse().ok()).unwrap_or(2);
     let (mut tally, mut packets) = (Tally::default(), 0);
     for _ in 0..rounds {
         let cluster = clusters().new_tree(&mut runner).unwrap().current();
