@@ -47,6 +47,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Instant;
 
+/// After how many runs of packets no more is said of what is not understood.
+const MOST_RUNS_SHOWN: usize = 4_000;
+
 /// How many packets a refutation shows.
 const MOST_SHOWN: usize = 8;
 
@@ -410,10 +413,16 @@ impl<'p, 'a> Prover<'p, 'a> {
             Conclusion::NotProved { not_understood, example: None }
         } else if !self.unknown.is_empty() {
             let mut not_understood = BTreeSet::new();
+            // A packet can have very many runs; some say enough of what is not understood.
+            let mut left = MOST_RUNS_SHOWN;
             for (rank, found) in self.unknown.iter().take(200) {
+                if left == 0 {
+                    break;
+                }
                 let (_, path, _, packet) = rank;
                 let machine = if found.own { self.own } else { self.machine };
                 let runs = machine.run(packet, *path);
+                left = left.saturating_sub(runs.len());
                 not_understood.extend(runs.into_iter().flat_map(|run| run.not_understood));
             }
             let example = shown(&self.unknown).into_iter().next().map(Box::new);
