@@ -12,8 +12,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 /// Our chains, jumps and sets of one network namespace, in both implementations of iptables.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Snapshot {
+    /// Whose tables are not the other ones.
+    tools: Tools,
     installed: Installed,
 }
 
@@ -32,7 +34,8 @@ impl Iptables {
     ///
     /// The kernel's rules could not be read.
     pub fn snapshot(&self) -> Result<Snapshot, Error> {
-        Ok(Snapshot { installed: self.read(&self.tools()?)? })
+        let tools = self.tools()?;
+        Ok(Snapshot { installed: self.read(&tools)?, tools })
     }
 
     /// Puts the rules back as they were: sets, then chains and jumps of a family in one step, then what was not there then is
@@ -42,7 +45,8 @@ impl Iptables {
     ///
     /// A program refused it. What was done until then stays; [`Backend::replace`](netpol_core::Backend::replace) puts it right.
     pub fn restore(&mut self, snapshot: &Snapshot) -> Result<(), Error> {
-        let tools = self.tools()?;
+        // Which implementation is in use may have changed since.
+        let tools = snapshot.tools.clone();
         let now = self.read(&tools)?;
         self.forget();
         let then = &snapshot.installed;

@@ -116,25 +116,7 @@ impl Kernel {
         Ok(dumps)
     }
 
-    /// The same as [`Kernel::dumps`]: a proof is about all rules, whichever back end made them.
-    ///
-    /// # Errors
-    ///
-    /// As [`Kernel::dumps`].
-    pub fn nft_dumps(&self) -> Result<Vec<Dump>, LiveError> {
-        self.dumps()
-    }
-
-    /// The same as [`Kernel::machine`].
-    ///
-    /// # Errors
-    ///
-    /// As [`Kernel::machine`].
-    pub fn nft(&self) -> Result<Machine, LiveError> {
-        self.machine()
-    }
-
-    /// The same as a machine.
+    /// What [`Kernel::dumps`] gives, as a machine.
     ///
     /// # Errors
     ///

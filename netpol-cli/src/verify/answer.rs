@@ -1,7 +1,7 @@
 //! The answer of `netpol verify`, for people and for programs.
 
 use super::drift::{Drift, Since};
-use super::second::{Second, word};
+use super::second::Second;
 use crate::kernel::record;
 use netpol_verify::machine::{Fate, NotUnderstood, TraceStep};
 use netpol_verify::{Blame, ChangeKind, Conclusion, Refutation, Report};
@@ -139,7 +139,7 @@ pub(crate) fn json<'a>(report: &'a Report, besides: &'a Besides) -> Json<'a> {
         }
     };
     Json {
-        verdict: word(&report.conclusion),
+        verdict: report.conclusion.as_str(),
         theorem: &report.theorem,
         assumptions: &report.assumptions,
         statistics: Numbers {

@@ -1,6 +1,6 @@
 //! What the second engine says.
 
-use netpol_verify::{Conclusion, Report, bdd};
+use netpol_verify::{Report, bdd};
 use serde::Serialize;
 
 /// The conclusion of the second engine beside that of the first.
@@ -18,10 +18,10 @@ pub(crate) struct Second {
 impl Second {
     pub(super) fn new(report: &Report, proof: bdd::Proof) -> Self {
         let bdd::Proof { conclusion, statistics, .. } = proof;
-        let verdict = word(&conclusion);
+        let verdict = conclusion.as_str();
         Self {
             verdict,
-            agrees: verdict == word(&report.conclusion),
+            agrees: verdict == report.conclusion.as_str(),
             questions: statistics.questions,
             nodes: statistics.nodes,
             milliseconds: statistics.took.as_millis(),
@@ -39,14 +39,5 @@ impl Second {
                  dumps and manifests"
             )
         }
-    }
-}
-
-/// A conclusion in a word.
-pub(super) fn word(conclusion: &Conclusion) -> &'static str {
-    match conclusion {
-        Conclusion::Proved => "proved",
-        Conclusion::Refuted(_) => "refuted",
-        Conclusion::NotProved { .. } => "not proved",
     }
 }

@@ -75,13 +75,13 @@ impl Proof {
     /// Is it proved?
     #[must_use]
     pub fn is_proved(&self) -> bool {
-        matches!(self.conclusion, Conclusion::Proved)
+        self.conclusion.is_proved()
     }
 
     /// Is it refuted?
     #[must_use]
     pub fn is_refuted(&self) -> bool {
-        matches!(self.conclusion, Conclusion::Refuted(_))
+        self.conclusion.is_refuted()
     }
 }
 

@@ -52,7 +52,7 @@ pub fn blame(before: &Machine, now: &Machine, report: &Report, own: &Own) -> Vec
         .iter()
         .map(|found| Blame {
             change: found.change.clone(),
-            matters: heals(&taken_back(before, now, found)),
+            matters: !wrong.is_empty() && heals(&taken_back(before, now, found)),
         })
         .collect();
     if blamed.iter().all(|one| !one.matters) && heals(before) {

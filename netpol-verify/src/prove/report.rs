@@ -36,17 +36,41 @@ pub enum Conclusion {
     },
 }
 
-impl Report {
+impl Conclusion {
     /// Is it proved?
     #[must_use]
     pub fn is_proved(&self) -> bool {
-        matches!(self.conclusion, Conclusion::Proved)
+        matches!(self, Self::Proved)
     }
 
     /// Is it refuted?
     #[must_use]
     pub fn is_refuted(&self) -> bool {
-        matches!(self.conclusion, Conclusion::Refuted(_))
+        matches!(self, Self::Refuted(_))
+    }
+
+    /// `proved`, `refuted` or `not proved`.
+    #[must_use]
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Proved => "proved",
+            Self::Refuted(_) => "refuted",
+            Self::NotProved { .. } => "not proved",
+        }
+    }
+}
+
+impl Report {
+    /// Is it proved?
+    #[must_use]
+    pub fn is_proved(&self) -> bool {
+        self.conclusion.is_proved()
+    }
+
+    /// Is it refuted?
+    #[must_use]
+    pub fn is_refuted(&self) -> bool {
+        self.conclusion.is_refuted()
     }
 }
 

@@ -219,19 +219,11 @@ fn end(
         let added = lab.add_address(&Place::Node, address);
         return added.map(|()| None).map_err(|_| "an address that the node cannot have");
     }
-    let name = device.map(value_device).unwrap_or_default();
-    let pods: Vec<PodId> = lab
-        .places()
-        .filter_map(|place| match place {
-            Place::Pod(pod) => Some(pod.clone()),
-            _ => None,
-        })
-        .collect();
-    let behind = pods.iter().find(|pod| lab.interface(pod).is_some_and(|i| i.as_str() == name));
+    let behind = pod_behind(lab, *device);
     let owner = lab.place_of(address).ok().cloned();
     match (behind, owner) {
-        (Some(pod), Some(Place::Pod(owner))) if *pod == owner => Ok(None),
-        (Some(pod), _) => Ok(Some(pod.clone())),
+        (Some(pod), Some(Place::Pod(owner))) if pod == owner => Ok(None),
+        (Some(pod), _) => Ok(Some(pod)),
         (None, Some(Place::Pod(_))) => Err("an address of a pod behind another device"),
         (None, _) => {
             *device = device_value(UPLINK);
@@ -239,6 +231,17 @@ fn end(
             added.map(|()| None).map_err(|_| "an address that no host can have")
         }
     }
+}
+
+/// The pod behind a device of the node.
+fn pod_behind(lab: &Lab, device: Option<u128>) -> Option<PodId> {
+    let name = value_device(device?);
+    let pods = lab.places().filter_map(|place| match place {
+        Place::Pod(pod) => Some(pod),
+        _ => None,
+    });
+    let is_behind = |pod: &&PodId| lab.interface(pod).is_some_and(|i| i.as_str() == name);
+    pods.into_iter().find(is_behind).cloned()
 }
 
 /// What carries the packet, and from which port.
@@ -272,16 +275,7 @@ fn forged(
     refutation: &Refutation,
     packet: &mut Packet,
 ) -> Result<Plan, &'static str> {
-    let name = packet.in_device.map(value_device).unwrap_or_default();
-    let pods: Vec<PodId> = lab
-        .places()
-        .filter_map(|place| match place {
-            Place::Pod(pod) => Some(pod.clone()),
-            _ => None,
-        })
-        .collect();
-    let pod = pods.into_iter().find(|pod| lab.interface(pod).is_some_and(|i| i.as_str() == name));
-    let pod = pod.ok_or("a device that is no pod's")?;
+    let pod = pod_behind(lab, packet.in_device).ok_or("a device that is no pod's")?;
     let source = packet.source_address();
     if !netpol_lab::is_routable(source) {
         return Err("a source that is not routed anyway");
