@@ -350,8 +350,8 @@ fn foreign_rule(
             Foreign::State(state) => rule.steps.push(within(Field::State, state.bit())),
             Foreign::Reply => rule.steps.push(within(Field::Direction, 1)),
             Foreign::Mark(mask, mark) => {
-                let marks = Condition::within(Field::Mark, Range::one(*mark & *mask));
-                rule.steps.push(Step::Match(marks.masked(*mask)));
+                let marks = Arc::new(ElementSet::of(vec![Range::one(*mark & *mask)]));
+                rule.steps.push(Step::Match(Condition::of_mark(*mask, marks)));
             }
             Foreign::Set(mark) => rule.steps.push(Step::Mark { and: 0, xor: *mark }),
             Foreign::Free => rule.steps.push(Step::Free("limit".to_owned())),

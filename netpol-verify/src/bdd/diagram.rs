@@ -132,7 +132,9 @@ impl Diagrams {
 
     /// The numbers in these intervals.
     pub(super) fn within(&self, block: Block, ranges: &[Range]) -> Diagram {
-        self.masked(block, u128::MAX, ranges)
+        let pieces: Vec<(Range, Diagram)> =
+            joined(ranges).into_iter().map(|range| (range, self.all())).collect();
+        self.pieces(block, &pieces)
     }
 
     /// One number.
@@ -140,17 +142,10 @@ impl Diagrams {
         self.within(block, &[Range::one(value)])
     }
 
-    /// The numbers of which these bits, the others taken as zero, are in these intervals.
-    pub(super) fn masked(&self, block: Block, mask: u128, ranges: &[Range]) -> Diagram {
-        let pieces: Vec<(Range, Diagram)> =
-            joined(ranges).into_iter().map(|range| (range, self.all())).collect();
-        self.build(block, mask, (0, 0), &pieces)
-    }
-
     /// For the numbers of each interval what stands with it, and nothing for the rest. The intervals are ordered and do not
     /// overlap, what stands with them is about variables behind the block.
     pub(super) fn pieces(&self, block: Block, pieces: &[(Range, Diagram)]) -> Diagram {
-        self.build(block, u128::MAX, (0, 0), pieces)
+        self.build(block, (0, 0), pieces)
     }
 
     /// As [`Self::pieces`], with something else for the rest.
@@ -178,7 +173,6 @@ impl Diagrams {
     fn build(
         &self,
         block: Block,
-        mask: u128,
         (depth, low): (u32, u128),
         pieces: &[(Range, Diagram)],
     ) -> Diagram {
@@ -198,11 +192,8 @@ impl Diagrams {
             // One number, two intervals: there are none such.
             return self.none();
         };
-        let zero = self.build(block, mask, (depth + 1, low), pieces);
-        if mask & bit == 0 {
-            return zero;
-        }
-        let one = self.build(block, mask, (depth + 1, low | bit), pieces);
+        let zero = self.build(block, (depth + 1, low), pieces);
+        let one = self.build(block, (depth + 1, low | bit), pieces);
         self.branch(block.first + depth, &one, &zero)
     }
 

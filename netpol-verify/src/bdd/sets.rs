@@ -13,7 +13,7 @@ use std::sync::Arc;
 pub(super) type Regions = Rc<Vec<(Verdict, Diagram)>>;
 
 /// A set or a map, by where it is in memory, and what its key is.
-type Key = (usize, Vec<Value>, Option<u32>);
+type Key = (usize, Vec<Value>);
 
 /// What was made of the sets of a ruleset; each that is looked up by the same fields is made once.
 pub(super) struct Sets {
@@ -43,7 +43,7 @@ impl Sets {
 
     /// Forgets what was made for the fixed fields of one question.
     pub(super) fn forget_fixed(&self) {
-        let lasts = |(_, key, _): &Key| key.iter().all(|value| matches!(value, Value::In(_)));
+        let lasts = |(_, key): &Key| key.iter().all(|value| matches!(value, Value::In(_)));
         self.sets.borrow_mut().retain(|key, _| lasts(key));
         self.maps.borrow_mut().retain(|key, _| lasts(key));
     }
@@ -60,23 +60,17 @@ impl Sets {
             return diagrams.none();
         }
         let set = &condition.set;
-        let found = match (key, condition.mask) {
-            (&[Value::Is(value)], Some(mask)) => {
-                diagrams.constant(within(set.intervals(), value & u128::from(mask)))
-            }
-            (&[Value::Is(value)], None) if set.width() == 1 => {
+        let found = match (key, condition.mask()) {
+            (&[Value::Is(value)], mask) if set.width() == 1 => {
+                // The mark, which alone has a mask, is always known.
+                let value = mask.map_or(value, |mask| value & u128::from(mask));
                 diagrams.constant(within(set.intervals(), value))
             }
             _ => {
-                let at = (Arc::as_ptr(set).addr(), key.to_vec(), condition.mask);
+                let at = (Arc::as_ptr(set).addr(), key.to_vec());
                 let known = self.sets.borrow().get(&at).cloned();
                 known.unwrap_or_else(|| {
-                    let made = match (key, condition.mask) {
-                        (&[Value::In(block)], Some(mask)) if !is_device(block) => {
-                            diagrams.masked(block, mask.into(), set.intervals())
-                        }
-                        _ => self.of_set(diagrams, set, key),
-                    };
+                    let made = self.of_set(diagrams, set, key);
                     self.sets.borrow_mut().insert(at, made.clone());
                     made
                 })
@@ -92,7 +86,7 @@ impl Sets {
         map: &Arc<ElementMap<Verdict>>,
         key: &[Value],
     ) -> Regions {
-        let at = (Arc::as_ptr(map).addr(), key.to_vec(), None);
+        let at = (Arc::as_ptr(map).addr(), key.to_vec());
         if let Some(known) = self.maps.borrow().get(&at) {
             return Rc::clone(known);
         }

@@ -49,7 +49,7 @@ impl Tables {
         match step {
             machine::Step::Match(condition) => Step::Match {
                 key: condition.key.iter().map(|field| of(*field)).collect(),
-                mask: condition.mask,
+                mask: condition.mask(),
                 negated: condition.negated,
                 set: self.set(&condition.set),
             },

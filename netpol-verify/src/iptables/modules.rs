@@ -341,7 +341,9 @@ fn mark(cursor: &mut Cursor<'_>, draft: &mut Draft<'_>) -> Option<()> {
             return None;
         }
         let (value, mask) = value::masked(&cursor.next()?.text)?;
-        found.push(within(Field::Mark, vec![Range::one(value)], not).masked(mask));
+        let marks = Arc::new(ElementSet::of(vec![Range::one(value)]));
+        let condition = Condition::of_mark(mask, marks);
+        found.push(if not { condition.negate() } else { condition });
     }
     draft.all(found);
     Some(())

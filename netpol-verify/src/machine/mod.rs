@@ -250,8 +250,9 @@ pub enum Step {
 pub struct Condition {
     /// The fields that are looked up.
     pub key: Vec<Field>,
-    /// Of a mark, the bits that count.
-    pub mask: Option<u32>,
+    /// Of a mark, the bits that count: classes of packets are cut where a set begins and ends, which would be wrong of a
+    /// masked port or address, so that no other field has a mask.
+    mask: Option<u32>,
     /// Must the tuple not be in the set?
     pub negated: bool,
     /// The set.
@@ -263,6 +264,12 @@ impl Condition {
     #[must_use]
     pub fn new(key: Vec<Field>, set: Arc<ElementSet>) -> Self {
         Self { key, mask: None, negated: false, set }
+    }
+
+    /// These bits of the mark are in the set.
+    #[must_use]
+    pub fn of_mark(mask: u32, set: Arc<ElementSet>) -> Self {
+        Self { mask: Some(mask), ..Self::new(vec![Field::Mark], set) }
     }
 
     /// A field has a value in this interval.
@@ -278,11 +285,10 @@ impl Condition {
         self
     }
 
-    /// With these bits of the mark alone.
+    /// Of the mark, the bits that count, if not all do.
     #[must_use]
-    pub fn masked(mut self, mask: u32) -> Self {
-        self.mask = Some(mask);
-        self
+    pub fn mask(&self) -> Option<u32> {
+        self.mask
     }
 
     /// Does it hold for these values of its key?

@@ -98,7 +98,7 @@ fn is_of_v6(step: &Step) -> bool {
 
 fn condition_text(text: &mut String, condition: &Condition, v6: bool) {
     text.push_str(&key_text(&condition.key));
-    if let Some(mask) = condition.mask {
+    if let Some(mask) = condition.mask() {
         let _ = write!(text, " & {mask:#x}");
     }
     text.push_str(if condition.negated { " != " } else { " " });

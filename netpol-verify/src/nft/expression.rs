@@ -247,7 +247,7 @@ impl Reader<'_> {
         let plain = Condition::new(left.fields.clone(), Arc::clone(set));
         let Some(mask) = left.mask else { return Some(plain) };
         match left.kinds.as_slice() {
-            [Kind::Mark] => Some(plain.masked(u32::try_from(mask).ok()?)),
+            [Kind::Mark] => Some(Condition::of_mark(u32::try_from(mask).ok()?, Arc::clone(set))),
             [kind @ (Kind::Ipv4 | Kind::Ipv6)] => {
                 let free = kind.last() & !mask;
                 // The bits that do not count are the last ones.

@@ -369,7 +369,7 @@ impl<'m> Runner<'m> {
     fn is_for_other_traffic(&self, condition: &Condition, mark: u32, stage: &Stage) -> bool {
         let others = condition.key.iter().enumerate();
         let mut others = others.filter(|(_, field)| !self.is_lane_field(**field));
-        let is_plain = !condition.negated && condition.mask.is_none();
+        let is_plain = !condition.negated && condition.mask().is_none();
         is_plain
             && others.any(|(part, field)| {
                 let value = self.value(*field, 0, mark, stage);

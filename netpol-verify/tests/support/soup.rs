@@ -235,11 +235,11 @@ fn condition() -> impl Strategy<Value = Step> {
     let parts = key().prop_flat_map(|key| (Just(key.clone()), vec(ranges(&key), 0..4)));
     (parts, any::<bool>(), mask).prop_map(|((key, boxes), negated, mask)| {
         let set = ElementSet::of_boxes(key.len(), boxes);
-        let single = matches!(key.as_slice(), [Field::Mark | Field::Second]);
-        let mut condition = Condition::new(key, Arc::new(set));
-        if let Some(mask) = mask.filter(|_| single) {
-            condition = condition.masked(mask);
-        }
+        let set = Arc::new(set);
+        let condition = match (mask, key.as_slice()) {
+            (Some(mask), [Field::Mark]) => Condition::of_mark(mask, set),
+            _ => Condition::new(key, set),
+        };
         Step::Match(if negated { condition.negate() } else { condition })
     })
 }
