@@ -116,7 +116,7 @@ fn checked(
         });
         stated.collect()
     };
-    let own = verify::own(&args.ruleset);
+    let own = verify::own(&args.claim.ruleset);
     let setting = Setting {
         cluster: manifests.cluster(),
         node,
@@ -124,7 +124,7 @@ fn checked(
         interfaces: &interfaces,
         own_table: own.table.as_deref(),
         own_chains: own.chains.as_deref(),
-        unguarded: false,
+        unguarded: verify::is_unguarded(&args.claim),
     };
     Ok(check(certificate, &setting))
 }

@@ -305,6 +305,57 @@ fn apply_verify_proves_or_rolls_back() {
 }
 
 #[test]
+fn a_source_guard_that_was_left_out_is_no_part_of_the_proof() {
+    for backend in ["--backend nft", "--iptables legacy", "--iptables nft"] {
+        let again = format!(
+            "$netpol remove >/dev/null; $netpol apply {backend} --source-guard off --node node-a examples/dual-stack >/dev/null
+             echo '{{\"bridge/gateway\": \"gw\", \"bridge/ledger\": \"lg\"}}' > $NETPOL_STATE/interfaces;"
+        );
+        check(&format!("{again} verify"), 1, &["there is no source guard"]);
+        check(
+            &format!(
+                "{again} verify --source-guard off --second-engine --certificate $NETPOL_STATE/proof
+                 $netpol check-certificate $NETPOL_STATE/proof --source-guard off --node node-a examples/dual-stack"
+            ),
+            0,
+            &["PROVED", "says the same", "ACCEPTED", "not part of it: the source guard"],
+        );
+        check(
+            &format!(
+                "{again} verify --source-guard off --certificate $NETPOL_STATE/proof
+                 $netpol check-certificate $NETPOL_STATE/proof --node node-a examples/dual-stack"
+            ),
+            1,
+            &["NOT ACCEPTED"],
+        );
+    }
+}
+
+#[test]
+fn a_rollback_that_fails_is_said_so() {
+    // Once the new rules have been read back for the proof, nft changes nothing any more.
+    check(
+        "nft add table ip other; nft add chain ip other c '{ type filter hook forward priority -10; }'
+         nft add rule ip other c ip saddr 198.51.100.77 drop
+         export real=$(command -v nft) failing=$NETPOL_STATE/bin; mkdir $failing
+         printf '#!/bin/sh\ncase \"$*\" in *list\\ ruleset) : > %s/read;; -f*) [ -e %s/read ] && { echo full >&2; exit 1; };; esac\nexec %s \"$@\"\n' $failing $failing $real > $failing/nft
+         chmod +x $failing/nft; export PATH=$failing:$PATH
+         $netpol apply --reject --verify --node node-a examples/dual-stack",
+        1,
+        &["APPLIED, BUT NOT PROVED: the new rules, or a part of them, are in force", "full", "REFUTED"],
+    );
+}
+
+#[test]
+fn what_apply_recorded_outlives_the_removal_of_other_rules() {
+    check(
+        "$netpol remove --backend iptables; nft add table ip other; nft add chain ip other c; verify",
+        0,
+        &["no rules of netpol are installed with iptables", "since `netpol apply`,"],
+    );
+}
+
+#[test]
 fn a_second_engine_is_asked() {
     check(
         "verify --second-engine",

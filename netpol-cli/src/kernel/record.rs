@@ -108,6 +108,15 @@ pub(crate) fn forget(state: &StateArgs, ruleset: &RulesetArgs) {
     }
 }
 
+/// Forgets it if it is of one of these back ends; the rules of another are still there.
+pub(crate) fn forget_of(backends: &[String], state: &StateArgs, ruleset: &RulesetArgs) {
+    if let Ok(Some(record)) = read(state, ruleset)
+        && backends.contains(&record.backend)
+    {
+        forget(state, ruleset);
+    }
+}
+
 /// Of one network namespace and one pair of names.
 fn path(state: &StateArgs, ruleset: &RulesetArgs) -> Result<PathBuf, String> {
     let namespace = std::fs::metadata("/proc/self/ns/net");

@@ -2,15 +2,17 @@
 
 use super::backend::{KernelBackend, Snapshot};
 use super::{Choice, policy};
-use crate::args::EnforceArgs;
-use crate::verify::own;
-use crate::{Failure, terminal};
+use crate::args::{EnforceArgs, Format};
+use crate::verify::{Besides, own};
+use crate::{Failure, terminal, verify};
 use netpol_core::{InterfaceName, NodeName, PodId};
 use netpol_iptables::IptablesOptions;
 use netpol_k8s::Manifests;
 use netpol_nft::NftOptions;
 use netpol_verify::{Dump, ProofOptions, Report, Specification, prove, read_dumps};
 use std::collections::BTreeMap;
+use std::fmt;
+use std::io::Write;
 
 /// What a proof of the rules of this machine needs to know.
 pub(super) struct Claim<'a> {
@@ -23,8 +25,13 @@ pub(super) struct Claim<'a> {
 
 impl Claim<'_> {
     /// Is it so, by what the kernel lists?
-    pub(super) fn prove(&self, args: &EnforceArgs, dumps: &[Dump]) -> Result<Report, Failure> {
-        let machine = read_dumps(dumps).map_err(|error| Failure::Message(error.to_string()))?;
+    pub(super) fn prove(
+        &self,
+        args: &EnforceArgs,
+        dumps: Result<&[Dump], &Failure>,
+    ) -> Result<Report, String> {
+        let machine = dumps.map_err(ToString::to_string)?;
+        let machine = read_dumps(machine).map_err(|error| error.to_string())?;
         let cluster = self.manifests.cluster();
         let specification = Specification::new(cluster, self.node, policy(&args.policy));
         let named = self.interfaces.iter().map(|(pod, name)| (pod.clone(), name.to_string()));
@@ -60,14 +67,68 @@ impl Before {
         Ok(Self(all))
     }
 
-    /// Puts them back; those of the back end that enforced first, so that nothing is open in between. Were there any?
-    pub(super) fn restore(mut self) -> Result<bool, Failure> {
+    /// Puts them back; those of the back end that enforced first, so that nothing is open in between.
+    pub(super) fn restore(mut self) -> RolledBack {
         let mut any = false;
         self.0.sort_by_key(|(_, snapshot)| snapshot.is_empty());
         for (backend, snapshot) in &mut self.0 {
             any |= !snapshot.is_empty();
-            backend.restore(snapshot)?;
+            if let Err(failure) = backend.restore(snapshot) {
+                return RolledBack::Failed(failure);
+            }
         }
-        Ok(any)
+        if any { RolledBack::ToRules } else { RolledBack::ToNothing }
     }
+}
+
+/// What is in force after rules were taken back.
+pub(super) enum RolledBack {
+    /// The rules from before.
+    ToRules,
+    /// There were none.
+    ToNothing,
+    /// They could not be put back.
+    Failed(Failure),
+}
+
+impl fmt::Display for RolledBack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ToRules => f.write_str("the rules from before are in force again"),
+            Self::ToNothing => {
+                f.write_str("there are no rules of netpol, as before: nothing is enforced")
+            }
+            Self::Failed(failure) => write!(
+                f,
+                "the new rules, or a part of them, are in force, and those from before could not be put back: {failure}"
+            ),
+        }
+    }
+}
+
+/// Answers with what was not proved, and what is in force now.
+pub(super) fn write_not_proved(
+    report: &Report,
+    back: &RolledBack,
+    format: Format,
+    out: &mut dyn Write,
+) -> Result<(), Failure> {
+    let applied = matches!(back, RolledBack::Failed(_));
+    match format {
+        Format::Json => {
+            let answer = serde_json::json!({
+                "applied": applied,
+                "rules": back.to_string(),
+                "proof": verify::json(report, &Besides::default()),
+            });
+            serde_json::to_writer_pretty(&mut *out, &answer).map_err(std::io::Error::from)?;
+            writeln!(out)?;
+        }
+        Format::Text => {
+            let word = if applied { "APPLIED, BUT NOT PROVED" } else { "NOT APPLIED" };
+            let text = format!("{word}: {back}\n\n{}", verify::text(report, &Besides::default()));
+            out.write_all(terminal::printable(&text).as_bytes())?;
+        }
+    }
+    Ok(())
 }

@@ -36,7 +36,7 @@ pub(super) fn since(
         let dumps = args.since.iter().map(|path| read_dump(path)).collect::<Result<Vec<_>, _>>()?;
         (Since::Dumps, false, dumps)
     } else if args.inspect.dump.is_empty() {
-        match record::read(&args.state, &args.inspect.ruleset) {
+        match record::read(&args.state, &args.claim.ruleset) {
             Ok(Some(record)) => {
                 let other_rules = !record.is_of(&source.rules(manifests)?);
                 (Since::Apply(record.applied), other_rules, record.dumps())

@@ -6,19 +6,18 @@ mod second;
 mod source;
 
 pub(crate) use answer::{Besides, Place, Step, fate, json, text};
-pub(crate) use source::{Source, own};
+pub(crate) use source::{Source, is_unguarded, own};
 
 use crate::args::{Format, VerifyArgs};
 use crate::{Answer, Failure, certificate, load, terminal};
-use netpol_verify::{Conclusion, ProofOptions, Report, bdd, prove, prove_with_certificate};
+use netpol_verify::{Conclusion, Report, bdd, prove, prove_with_certificate};
 use second::Second;
 use std::io::Write;
 
 pub(crate) fn run(args: &VerifyArgs, out: &mut dyn Write) -> Result<Answer, Failure> {
     let manifests = load::read_for_answer(&args.inspect.input)?;
     let source = Source::new(&args.inspect, &manifests)?;
-    let mut options = ProofOptions::default().with_interfaces(source.interfaces.clone());
-    options.own = own(&args.inspect.ruleset);
+    let options = source::proof_options(&args.claim, &source.interfaces);
     let specification = source.specification(&manifests);
     let (report, proof) = terminal::waiting("proving", || match &args.certificate {
         Some(path) => {

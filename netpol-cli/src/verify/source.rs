@@ -1,13 +1,13 @@
 //! What is looked at: this machine's kernel or dumps, and for which node.
 
 use crate::Failure;
-use crate::args::{BackendName, InspectArgs, RulesetArgs};
+use crate::args::{BackendName, ClaimArgs, InspectArgs, RulesetArgs, SourceGuard};
 use crate::kernel::{self, node};
 use netpol_core::{InterfaceName, NodeName, Options, PodId, Ruleset, Scope, compile};
 use netpol_host::Host;
 use netpol_k8s::Manifests;
 use netpol_verify::machine::{Machine, Own};
-use netpol_verify::{Dump, Kernel, Specification, read_dumps};
+use netpol_verify::{Dump, Kernel, ProofOptions, Specification, read_dumps};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -21,6 +21,21 @@ pub(crate) fn own(args: &RulesetArgs) -> Own {
         }
         (BackendName::Auto, None) => Own::default().with_table(table).with_chains(prefix),
     }
+}
+
+/// What is to be proved, for pods with these interfaces.
+pub(crate) fn proof_options(
+    args: &ClaimArgs,
+    interfaces: &BTreeMap<PodId, String>,
+) -> ProofOptions {
+    let mut options = ProofOptions::default().with_interfaces(interfaces.clone());
+    options.own = own(&args.ruleset);
+    if is_unguarded(args) { options.without_guard() } else { options }
+}
+
+/// Was `apply` told to leave the source guard out?
+pub(crate) fn is_unguarded(args: &ClaimArgs) -> bool {
+    args.source_guard == Some(SourceGuard::Off)
 }
 
 /// A ruleset, and what it should enforce.
