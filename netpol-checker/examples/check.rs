@@ -80,6 +80,7 @@ fn run() -> Result<(), Box<dyn Error>> {
         own_table: Some(own.as_deref().unwrap_or("netpol")),
         own_chains: None,
         unguarded: false,
+        others_may_drop: false,
     };
     let certificate = Certificate::read(&std::fs::read_to_string(certificate)?)?;
     let checked = check(&certificate, &setting)?;

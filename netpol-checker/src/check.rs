@@ -32,6 +32,9 @@ pub struct Setting<'a> {
     pub own_chains: Option<&'a str>,
     /// Are source addresses taken as honest although interfaces are given? Then no guard is asked for.
     pub unguarded: bool,
+    /// May rules that are not netpol's own drop more than policies do? Then netpol's own must do what is expected, and what is to
+    /// be dropped must be dropped by all rules together.
+    pub others_may_drop: bool,
 }
 
 /// What was checked.
@@ -72,7 +75,7 @@ impl Certificate {
 /// use netpol_checker::{Certificate, Defect, FORMAT, Setting, VERSION, check};
 /// let setting = Setting {
 ///     cluster: &Default::default(), node: None, options: Default::default(), interfaces: &Default::default(),
-///     own_table: None, own_chains: None, unguarded: false,
+///     own_table: None, own_chains: None, unguarded: false, others_may_drop: false,
 /// };
 /// let nothing = Certificate { format: FORMAT.to_owned(), version: VERSION, ..Default::default() };
 /// assert_eq!(check(&nothing, &setting), Err(Defect::Nothing));
@@ -103,6 +106,7 @@ pub fn check(certificate: &Certificate, setting: &Setting<'_>) -> Result<Checked
         devices,
         shared,
         guarded: !setting.unguarded,
+        others_may_drop: setting.others_may_drop,
         checked: Checked::default(),
         refuted: None,
     };
@@ -137,6 +141,9 @@ fn about_this(
     }
     if certificate.unguarded != setting.unguarded {
         return other("whether a source guard is proved");
+    }
+    if certificate.others_may_drop != setting.others_may_drop {
+        return other("whether others may drop more");
     }
     Ok(())
 }
@@ -186,6 +193,7 @@ struct Checker<'c> {
     shared: bool,
     /// Is the source guard asked for?
     guarded: bool,
+    others_may_drop: bool,
     checked: Checked,
     /// The first cell in which what is met is not what is expected.
     refuted: Option<Defect>,
@@ -199,21 +207,15 @@ impl<'c> Checker<'c> {
             let ends = (one.way, one.v6, one.together, fixed, pod);
             asked.push((one, (ends, device.cloned())));
         };
-        let ways = [
-            (Way::ToPod, false),
-            (Way::FromPod, false),
-            (Way::ToNode, false),
-            (Way::FromNode, false),
-            (Way::ToNode, true),
-            (Way::FromNode, true),
-        ];
+        let ways = [Way::ToPod, Way::FromPod, Way::ToNode, Way::FromNode];
         for v6 in [false, true] {
             for (address, owner) in
                 self.world.owners(v6).iter().filter(|(_, pod)| self.world.is_local(**pod))
             {
                 self.checked.addresses += 1;
-                for (way, together) in
-                    ways.into_iter().filter(|(_, together)| self.shared || !together)
+                for (way, &together) in ways
+                    .into_iter()
+                    .flat_map(|way| self.together(way).iter().map(move |t| (way, t)))
                 {
                     for device in self.devices.of(Some(*owner)) {
                         let (pod, fixed) = (Some(*owner), Some(*address));
@@ -222,13 +224,16 @@ impl<'c> Checker<'c> {
                     }
                 }
             }
-            let nobody = |way, pod| Asked { way, v6, together: false, pod, fixed: None };
             for device in &self.devices.outside {
-                ask(&mut asked, nobody(Way::Past, None), Some(device), None);
+                let past = Asked { way: Way::Past, v6, together: false, pod: None, fixed: None };
+                ask(&mut asked, past, Some(device), None);
             }
             for pod in self.world.given.keys().filter(|_| self.guarded) {
-                let name = Some(self.world.name(*pod));
-                ask(&mut asked, nobody(Way::Guard, Some(*pod)), None, name);
+                for &together in self.together(Way::Guard) {
+                    let pod = Some(*pod);
+                    let one = Asked { way: Way::Guard, v6, together, pod, fixed: None };
+                    ask(&mut asked, one, None, pod.map(|pod| self.world.name(pod)));
+                }
             }
         }
         self.checked.guarded = if self.guarded { self.world.given.len() } else { 0 };
@@ -253,6 +258,20 @@ impl<'c> Checker<'c> {
         match answers.values().next() {
             Some(question) => Err(Defect::Superfluous(name(question))),
             None => self.refuted.take().map_or(Ok(()), Err),
+        }
+    }
+
+    /// What the node itself sends and receives, and what passes by its pods, is the node's own firewall's affair, too.
+    fn is_judged_by_own(&self, way: Way) -> bool {
+        self.others_may_drop || matches!(way, Way::ToNode | Way::FromNode | Way::Past)
+    }
+
+    /// Is there a question to netpol's own rules, or all of them, and one to all of them together in which these may drop more?
+    fn together(&self, way: Way) -> &'static [bool] {
+        match way {
+            Way::ToNode | Way::FromNode if self.shared => &[false, true],
+            Way::ToPod | Way::FromPod | Way::Guard if self.others_may_drop => &[false, true],
+            _ => &[false],
         }
     }
 
@@ -288,7 +307,7 @@ impl<'c> Checker<'c> {
         let near = near.zip(asked.pod);
         let near =
             near.map(|(direction, pod)| self.world.side(&mut self.tests, pod, direction, asked.v6));
-        let own_only = judged_by_own(asked.way) && !asked.together;
+        let own_only = self.is_judged_by_own(asked.way) && !asked.together;
         let stages = self.rules.stages(asked.way, asked.v6, own_only);
         let around = Around { asked, question, device, near, lanes, stages };
         if question.cells.len() != others.len() * traffic.len() * states.len() {
@@ -568,17 +587,12 @@ impl<'c> Checker<'c> {
             _ => allowed,
         };
         match passes {
-            // The node's own firewall may drop more.
+            // Others may drop more.
             true if asked.together => b'*',
             true => b'p',
             false => b'd',
         }
     }
-}
-
-/// What the node itself sends and receives, and what passes by its pods, is the node's own firewall's affair, too.
-fn judged_by_own(way: Way) -> bool {
-    matches!(way, Way::ToNode | Way::FromNode | Way::Past)
 }
 
 fn written(address: u128, v6: bool) -> IpAddr {

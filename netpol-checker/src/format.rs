@@ -39,6 +39,9 @@ pub struct Certificate {
     /// Is no source guard proved, although devices are known?
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unguarded: bool,
+    /// May rules that are not netpol's own drop more than policies do?
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub others_may_drop: bool,
     /// Devices that a source guard in the rules closes to everybody: those of pods that have no address. An assumption, too.
     pub closed: Vec<String>,
     /// All other devices, in classes: indices of [`Certificate::lists`].

@@ -125,6 +125,7 @@ fn checked(
         own_table: own.table.as_deref(),
         own_chains: own.chains.as_deref(),
         unguarded: verify::is_unguarded(&args.claim),
+        others_may_drop: args.claim.others_may_drop,
     };
     Ok(check(certificate, &setting))
 }

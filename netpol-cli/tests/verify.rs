@@ -347,6 +347,52 @@ fn a_rollback_that_fails_is_said_so() {
 }
 
 #[test]
+fn others_may_drop_if_one_says_so() {
+    let foreign = "nft add table ip other; nft add chain ip other c '{ type filter hook forward priority -10; }'
+         nft add rule ip other c ip saddr 198.51.100.77 drop; nft add chain ip other d; nft add chain ip other e; nft add chain ip other f";
+    check(
+        &format!("{foreign}; verify"),
+        1,
+        &[
+            "if others' rules are meant to drop more than policies do: --others-may-drop",
+            "matters: added: ip other chain c",
+            "harmless: added: 3 chains, sets and maps in ip other",
+        ],
+    );
+    check(
+        &format!(
+            "{foreign}; verify --others-may-drop --certificate $NETPOL_STATE/proof
+             $netpol check-certificate $NETPOL_STATE/proof --others-may-drop --node node-a examples/dual-stack
+             $netpol apply --reject --verify --others-may-drop --node node-a examples/dual-stack"
+        ),
+        0,
+        &[
+            "PROVED",
+            "passes netpol's own rules if and only if",
+            "no rules of others let pass what these must drop",
+            "what others' rules drop besides is meant to be dropped, as asked",
+            "ACCEPTED",
+            "enforced for 2 pods",
+            "proved: for every packet",
+        ],
+    );
+    check(
+        &format!(
+            "{foreign}; verify --others-may-drop --certificate $NETPOL_STATE/proof
+             $netpol check-certificate $NETPOL_STATE/proof --node node-a examples/dual-stack"
+        ),
+        1,
+        &["NOT ACCEPTED: about something else: whether others may drop more"],
+    );
+    // Netpol's own mistakes are found all the same.
+    check(
+        "nft delete element ip netpol i '{ 10.244.1.10 }'; verify --others-may-drop -o json",
+        1,
+        &["\"verdict\": \"refuted\"", "\"dropped_by_others\": false"],
+    );
+}
+
+#[test]
 fn what_apply_recorded_outlives_the_removal_of_other_rules() {
     check(
         "$netpol remove --backend iptables; nft add table ip other; nft add chain ip other c; verify",

@@ -103,6 +103,7 @@ fn main() {
             own_table: proof.own.table.as_deref(),
             own_chains: proof.own.chains.as_deref(),
             unguarded: false,
+            others_may_drop: false,
         };
         println!("checked: {:?}", check(&certificate, &setting).unwrap());
         println!("read and checked: {:?}", processor() - started);

@@ -40,6 +40,7 @@ struct World {
     options: Options,
     interfaces: BTreeMap<PodId, String>,
     unguarded: bool,
+    others_may_drop: bool,
 }
 
 impl World {
@@ -52,6 +53,7 @@ impl World {
             own_table: Some("netpol"),
             own_chains: Some("NP"),
             unguarded: self.unguarded,
+            others_may_drop: self.others_may_drop,
         };
         check(certificate, &setting)
     }
@@ -61,14 +63,16 @@ impl World {
         let options = ProofOptions::default().with_own_table("netpol").with_own_chains("NP");
         let options = options.with_interfaces(self.interfaces.clone());
         let options = if self.unguarded { options.without_guard() } else { options };
+        let options = if self.others_may_drop { options.with_others_dropping() } else { options };
         prove_with_certificate(machine, &specification, &options)
     }
 }
 
 /// A cluster with its rules as netpol-nft writes them, for one node or all, the devices known to the prover or not.
 fn worlds() -> impl Strategy<Value = (World, Value)> {
-    (clusters(), nft_options(), any::<bool>(), any::<bool>()).prop_map(
-        |(cluster, options, one_node, knows)| {
+    let flags = (any::<bool>(), any::<bool>(), proptest::bool::weighted(0.3));
+    (clusters(), nft_options(), flags).prop_map(
+        |(cluster, options, (one_node, knows, others_may_drop))| {
             let node = cluster.nodes().next().map(|node| node.name().clone()).filter(|_| one_node);
             let all = interfaces(&cluster);
             let host = options.host().clone().with_interfaces(devices(&all));
@@ -77,7 +81,7 @@ fn worlds() -> impl Strategy<Value = (World, Value)> {
             let interfaces = if knows { all } else { BTreeMap::new() };
             let unguarded = options.guard() == Guard::Off;
             let options = options.host().policy();
-            (World { cluster, node, options, interfaces, unguarded }, listing)
+            (World { cluster, node, options, interfaces, unguarded, others_may_drop }, listing)
         },
     )
 }
@@ -366,11 +370,12 @@ fn defects_are_named() {
         options: Options::default(),
         interfaces: BTreeMap::new(),
         unguarded: false,
+        others_may_drop: false,
     };
     let (_, good) = world.prove(&machine(&listing));
     assert!(world.check(&good).is_ok());
     type Forge = fn(&mut Certificate);
-    let table: [(Forge, &str); 11] = [
+    let table: [(Forge, &str); 12] = [
         (|c| c.version += 1, "malformed: `netpol certificate` of version 2"),
         (|c| c.node = Some("n".to_owned()), "about something else: another node"),
         (|c| c.options.re_evaluates = true, "about something else: other options"),
@@ -380,6 +385,7 @@ fn defects_are_named() {
         ),
         (|c| c.machine.chains[0].own ^= true, "about something else: whether `"),
         (|c| c.unguarded = true, "about something else: whether a source guard"),
+        (|c| c.others_may_drop = true, "about something else: whether others may drop more"),
         (|c| c.questions[0].together = true, "missing: ToPod"),
         (|c| c.machine.not_understood.push("x".to_owned()), "not understood: x"),
         (|c| drop(c.questions.pop()), "missing: Past"),
@@ -523,9 +529,10 @@ fn any_rules_are_checked() {
             node: None,
             options: soup.options(),
             interfaces,
-            own_table: None,
+            own_table: options.own.table.as_deref(),
             own_chains: None,
             unguarded: false,
+            others_may_drop: options.others_may_drop,
         };
         let mut counts = count.get();
         match (check(&certificate, &setting), &report.conclusion) {
@@ -550,7 +557,7 @@ fn any_rules_are_checked() {
 
 /// A cluster with its rules as netpol-iptables writes them, beside a node's own firewall, or behind rules that it must not stand behind.
 fn iptables_worlds() -> impl Strategy<Value = (World, Machine)> {
-    let choices = (any::<bool>(), any::<bool>(), 0..4usize);
+    let choices = (any::<bool>(), any::<bool>(), 0..7usize);
     let world = (clusters(), iptables::iptables_options(), iptables::flavors(), choices);
     world.prop_map(|(cluster, options, flavor, (one_node, knows, firewall))| {
         let node = cluster.nodes().next().map(|node| node.name().clone()).filter(|_| one_node);
@@ -564,12 +571,18 @@ fn iptables_worlds() -> impl Strategy<Value = (World, Machine)> {
                 0 => continue,
                 1 => dump.text.replace(":INPUT ACCEPT", ":INPUT DROP"),
                 2 => dump.text.replace("COMMIT", "-A OUTPUT -p tcp -j DROP\nCOMMIT"),
+                3 => dump.text.replacen("-A FORWARD", "-A FORWARD -p tcp -j DROP\n-A FORWARD", 1),
+                4 => dump.text.replacen(":FORWARD ACCEPT", ":FORWARD DROP", 1),
+                5 => dump.text.replacen("-A FORWARD", "-A FORWARD -p udp -j ACCEPT\n-A FORWARD", 1),
                 _ => dump.text.replacen("-A INPUT", "-A INPUT -p udp -j ACCEPT\n-A INPUT", 1),
             };
         }
         let unguarded = options.guard() == IptablesGuard::Off;
         let options = options.host().policy();
-        (World { cluster, node, options, interfaces, unguarded }, read_dumps(&dumps).unwrap())
+        // What others drop of what is forwarded is theirs to drop, then.
+        let others_may_drop = matches!(firewall, 3..6);
+        let world = World { cluster, node, options, interfaces, unguarded, others_may_drop };
+        (world, read_dumps(&dumps).unwrap())
     })
 }
 

@@ -9,7 +9,9 @@ use netpol_host::{Host, HostOptions};
 use netpol_iptables::{Flavor, Iptables, IptablesOptions};
 use netpol_testkit::rendered::iptables_dumps;
 use netpol_testkit::samples::{is, shop};
-use netpol_verify::{Conclusion, Dump, Report, read_dumps};
+use netpol_verify::{
+    Conclusion, Dump, ProofOptions, Report, Specification, bdd, prove, read_dumps,
+};
 use std::collections::BTreeMap;
 use support::Netns;
 
@@ -276,6 +278,34 @@ fn what_others_do_on_the_way_counts() {
             );
         }
         other => panic!("{other:#?}"),
+    }
+}
+
+/// Then netpol's own rules must do what policies say, and nobody must let pass what these deny.
+#[test]
+fn others_may_drop_more_if_one_says_so() {
+    let forward = |rule: &str, policy: &str| {
+        format!(
+            "*filter\n:INPUT ACCEPT [0:0]\n:FORWARD {policy} [0:0]\n:OUTPUT ACCEPT [0:0]\n{rule}COMMIT\n"
+        )
+    };
+    let reject = "-A FORWARD -d 10.96.5.5/32 -p tcp -m tcp --dport 80 -j REJECT --reject-with icmp-port-unreachable\n";
+    let unknown = "-A FORWARD -m string --string x --algo bm --to 65535 -j DROP\n";
+    for (rule, policy, first, expected) in [
+        (reject, "DROP", true, "proved"),
+        (reject, "DROP", false, "proved"),
+        (unknown, "ACCEPT", true, "proved"),
+        ("-A FORWARD -p udp -j ACCEPT\n", "DROP", false, "proved"),
+        ("-A FORWARD -p udp -j ACCEPT\n", "DROP", true, "refuted"),
+        ("-A FORWARD -j NFQUEUE --queue-num 1\n", "DROP", true, "not proved"),
+    ] {
+        let machine = read_dumps(&with(&forward(rule, policy), first)).unwrap();
+        let cluster = cluster();
+        let specification = Specification::new(&cluster, None, Options::default());
+        let options = ProofOptions::default().with_own_chains("NP").with_others_dropping();
+        let one = prove(&machine, &specification, &options).conclusion;
+        let two = bdd::prove(&machine, &specification, &options).conclusion;
+        assert_eq!([one.as_str(), two.as_str()], [expected; 2], "{rule}: {one:#?}");
     }
 }
 

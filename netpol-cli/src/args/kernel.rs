@@ -153,6 +153,10 @@ pub(crate) struct ApplyArgs {
     /// proved
     #[arg(long, conflicts_with = "dry_run")]
     pub(crate) verify: bool,
+    /// With --verify, let rules that are not netpol's drop more than policies do: proved is then that netpol's own rules do what policies say, and
+    /// that no rule of others lets pass what these deny
+    #[arg(long, requires = "verify")]
+    pub(crate) others_may_drop: bool,
     #[command(flatten)]
     pub(crate) state: StateArgs,
     /// The form of the answer

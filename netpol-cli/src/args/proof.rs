@@ -31,6 +31,10 @@ pub(crate) struct ClaimArgs {
     /// honest
     #[arg(long, value_enum, value_name = "WHERE")]
     pub(crate) source_guard: Option<SourceGuard>,
+    /// Let rules that are not netpol's drop more than policies do: proved is then that netpol's own rules do what policies say, and
+    /// that no rule of others lets pass what these deny
+    #[arg(long)]
+    pub(crate) others_may_drop: bool,
 }
 
 #[derive(Args, Debug)]
@@ -39,7 +43,8 @@ Exit codes: 0 proved; 1 refuted, with a packet that shows it; 2 not proved, beca
 no answer. The choices (--re-evaluate, --allow-..., --source-guard) must be those of `apply`.
 
 All rules of the kernel are looked at, of nftables and of both implementations of iptables, whoever made them. --backend says whose
-rules are netpol's own: `auto`, those of either.
+rules are netpol's own: `auto`, those of either. A rule of others that drops what policies allow refutes the proof: kube-proxy has
+such rules for services without an endpoint, a firewall has others. With --others-may-drop they are left to do so.
 
 From the kernel, the source guard is part of what is proved, for the pods whose interface is known: from --interfaces, or from the
 kernel's host routes to the pods. From a dump, only with --interfaces; else source addresses are taken as honest.
@@ -75,7 +80,7 @@ pub(crate) struct VerifyArgs {
 #[command(after_help = "\
 The certificate has the rules and, for classes of packets that cover all of them, what the policies say and what the rules do. Each of
 that is found again here, from the manifests, by code that shares nothing with the prover. Node, choices (--re-evaluate, --allow-...,
---source-guard), --backend, --table and --prefix must be those of `verify`; without --node it must be about all pods. Without --interfaces the devices of
+--source-guard, --others-may-drop), --backend, --table and --prefix must be those of `verify`; without --node it must be about all pods. Without --interfaces the devices of
 pods are those that the certificate names, which the answer says.
 
 Whether its rules are those of a kernel, --listing tells: chains, hooks, handles of rules, elements of sets.

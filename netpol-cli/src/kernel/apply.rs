@@ -73,6 +73,7 @@ pub(crate) fn apply(args: &ApplyArgs, out: &mut dyn Write) -> Result<Answer, Fai
             },
             interfaces: &plan.interfaces,
             guarded: plan.guard != SourceGuard::Off,
+            others_may_drop: args.others_may_drop,
         };
         let report = match claim.prove(&args.enforce, dumps.as_deref()) {
             Ok(report) if report.is_proved() => report,

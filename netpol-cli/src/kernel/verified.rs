@@ -21,6 +21,8 @@ pub(super) struct Claim<'a> {
     pub(super) interfaces: &'a BTreeMap<PodId, InterfaceName>,
     /// Are source addresses checked?
     pub(super) guarded: bool,
+    /// May others' rules drop more than policies do?
+    pub(super) others_may_drop: bool,
 }
 
 impl Claim<'_> {
@@ -37,6 +39,7 @@ impl Claim<'_> {
         let named = self.interfaces.iter().map(|(pod, name)| (pod.clone(), name.to_string()));
         let mut options = ProofOptions::default().with_interfaces(named.collect());
         options.own = own(&args.ruleset);
+        options.others_may_drop = self.others_may_drop;
         if !self.guarded {
             options = options.without_guard();
         }

@@ -9,6 +9,9 @@ use serde::Serialize;
 
 /// How many changes are listed in text.
 const MOST_CHANGES: usize = 20;
+/// What to do where others drop what policies allow.
+const OTHERS_MAY_DROP: &str =
+    "if others' rules are meant to drop more than policies do: --others-may-drop";
 /// How many things that were not understood are listed in text.
 const MOST_LISTED: usize = 10;
 
@@ -80,6 +83,8 @@ struct PacketJson<'a> {
     policy: &'static str,
     reasons: &'a [String],
     trace: Vec<Step<'a>>,
+    /// Is it dropped by a rule that is not netpol's own?
+    dropped_by_others: bool,
     cause: &'a str,
 }
 
@@ -167,13 +172,8 @@ fn drift_json(drift: &Drift) -> DriftJson<'_> {
     };
     let change = |blame| {
         let Blame { change, matters, .. }: &Blame = blame;
-        let kind = match change.kind {
-            ChangeKind::Added => "added",
-            ChangeKind::Removed => "removed",
-            ChangeKind::Changed => "changed",
-        };
         let (table, object, detail) = (&change.table, &change.object, &change.detail);
-        ChangeJson { kind, table, object, detail, matters: *matters }
+        ChangeJson { kind: kind(change.kind), table, object, detail, matters: *matters }
     };
     let changes = drift.changes.iter().map(change).collect();
     DriftJson { since, applied, other_rules: drift.other_rules, changes }
@@ -193,6 +193,7 @@ fn packet_json(refutation: &Refutation) -> PacketJson<'_> {
         policy: if refutation.allowed { "allowed" } else { "denied" },
         reasons: &refutation.reasons,
         trace: refutation.trace.iter().map(Step::from).collect(),
+        dropped_by_others: refutation.dropped_by_others,
         cause: &refutation.cause,
     }
 }
@@ -227,6 +228,9 @@ fn conclusion(report: &Report) -> String {
                 "\nwrong in {} of {} classes of packets",
                 report.statistics.refuted_cells, report.statistics.cells
             ));
+            if all.iter().all(|refutation| refutation.dropped_by_others) {
+                line(OTHERS_MAY_DROP);
+            }
         }
         Conclusion::NotProved { not_understood, example } => {
             line("NOT PROVED: something that matters was not understood");
@@ -239,6 +243,9 @@ fn conclusion(report: &Report) -> String {
             }
             if let Some(example) = example {
                 line(&format!("\nfor example, {example}"));
+                if example.dropped_by_others {
+                    line(OTHERS_MAY_DROP);
+                }
             }
         }
     }
@@ -270,12 +277,26 @@ fn drift_text(drift: &Drift, proved: bool) -> String {
     };
     text.push_str(&format!("\nchanged in the kernel since {since}; {of_it}:\n"));
     let mut ordered: Vec<&Blame> = drift.changes.iter().collect();
-    ordered.sort_by_key(|one| !one.matters);
-    for blame in ordered.iter().take(MOST_CHANGES) {
-        let mark = if blame.matters { "matters" } else { "harmless" };
-        text.push_str(&format!("  {mark}: {}\n", blame.change));
+    ordered.sort_by_key(|one| (!one.matters, &one.change.table, one.change.kind));
+    let mut lines: Vec<String> = Vec::new();
+    for alike in ordered.chunk_by(|a, b| are_alike(a, b)) {
+        let mark = if alike.iter().any(|one| one.matters) { "matters" } else { "harmless" };
+        match alike {
+            // Where somebody put a table, its name says more than those of all its chains.
+            [one, _, _, ..] if !one.matters => lines.push(format!(
+                "{mark}: {}: {} chains, sets and maps in {}",
+                kind(one.change.kind),
+                alike.len(),
+                one.change.table
+            )),
+            all => lines.extend(all.iter().map(|one| format!("{mark}: {}", one.change))),
+        }
     }
-    let more = ordered.len().saturating_sub(MOST_CHANGES);
+    let more = lines.len().saturating_sub(MOST_CHANGES);
+    lines.truncate(MOST_CHANGES);
+    for line in lines {
+        text.push_str(&format!("  {line}\n"));
+    }
     if more > 0 {
         text.push_str(&format!("  and {more} more\n"));
     }
@@ -285,6 +306,19 @@ fn drift_text(drift: &Drift, proved: bool) -> String {
         );
     }
     text
+}
+
+fn kind(kind: ChangeKind) -> &'static str {
+    match kind {
+        ChangeKind::Added => "added",
+        ChangeKind::Removed => "removed",
+        ChangeKind::Changed => "changed",
+    }
+}
+
+/// Did the same happen to two objects of a table, with the same outcome?
+fn are_alike(a: &Blame, b: &Blame) -> bool {
+    (a.matters, a.change.kind, &a.change.table) == (b.matters, b.change.kind, &b.change.table)
 }
 
 /// `12 minutes ago`.

@@ -30,6 +30,7 @@ pub(crate) fn proof_options(
 ) -> ProofOptions {
     let mut options = ProofOptions::default().with_interfaces(interfaces.clone());
     options.own = own(&args.ruleset);
+    options.others_may_drop = args.others_may_drop;
     if is_unguarded(args) { options.without_guard() } else { options }
 }
 

@@ -50,7 +50,12 @@ impl Findings {
         let (mut refutations, mut doubts) = (Vec::new(), BTreeSet::new());
         for wrong in self.wrong.iter().take(MOST_SHOWN) {
             match wrong.confirm(machine, own, specification) {
-                Ok(refutation) => refutations.push(refutation),
+                Ok(mut refutation) => {
+                    let passes = |run: &Run| run.fate == Fate::Accepted;
+                    let mut alone = own.run(&wrong.packet, wrong.question.path()).into_iter();
+                    refutation.dropped_by_others = wrong.allowed && alone.all(|run| passes(&run));
+                    refutations.push(refutation);
+                }
                 Err(doubt) => {
                     doubts.insert(doubt);
                 }
@@ -92,7 +97,7 @@ impl Wrong {
     /// Its runs, one packet after the other: through netpol's own rules, if these must do what is expected and do not.
     fn runs(&self, machine: &Machine, own: &Machine) -> Vec<Run> {
         let path = self.question.path();
-        if self.question.is_of_the_node() {
+        if self.question.by_own {
             let right = if self.allowed { Fate::Accepted } else { Fate::Dropped };
             let runs = own.run(&self.packet, path);
             if self.allowed || runs.iter().any(|run| run.fate != right) {
@@ -177,6 +182,7 @@ impl Wrong {
             allowed: self.allowed,
             reasons,
             trace,
+            dropped_by_others: false,
             cause,
         }
     }

@@ -50,7 +50,7 @@ use devices::Devices;
 use diagram::Diagrams;
 use names::Names;
 use policy::Policies;
-use question::{Judge, Judges, Question};
+use question::{About, Judge, Judges, Question};
 use sets::Sets;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -192,10 +192,13 @@ impl<'p, 'a> Engine<'p, 'a> {
             machine,
             stages: machine.stages(question.path(), question.v6),
         };
-        if !question.is_of_the_node() {
+        if !question.by_own {
             return Judges { all_of_it: of(self.machine), denials: None };
         }
-        let together = self.shares_chains && question.path() != Path::Forward;
+        let together = match question.path() {
+            Path::Forward | Path::Arrival => question.about != About::PastPods,
+            Path::ToNode | Path::FromNode => self.shares_chains,
+        };
         Judges { all_of_it: of(self.own), denials: together.then(|| of(self.machine)) }
     }
 

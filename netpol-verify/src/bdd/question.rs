@@ -36,6 +36,8 @@ pub(super) enum About {
 pub(super) struct Question {
     pub(super) v6: bool,
     pub(super) about: About,
+    /// Must netpol's own rules alone do what is expected, and all rules together no more than drop what is denied?
+    pub(super) by_own: bool,
 }
 
 impl Question {
@@ -46,11 +48,6 @@ impl Question {
             About::NodeToPod(..) => Path::FromNode,
             About::Guard(..) => Path::Arrival,
         }
-    }
-
-    /// Is it traffic that the node's own firewall, too, has a say in?
-    pub(super) fn is_of_the_node(&self) -> bool {
-        matches!(self.about, About::PodToNode(..) | About::NodeToPod(..) | About::PastPods)
     }
 
     /// What is fixed of its packets.
@@ -91,7 +88,13 @@ impl Engine<'_, '_> {
         let guarded = self.given.iter().filter(|(pod, _)| self.is_asked(**pod));
         let guarded = guarded.filter(|_| !self.options.unguarded);
         all.extend(guarded.map(|(pod, device)| About::Guard(*pod, *device)));
-        all.into_iter().map(|about| Question { v6, about }).collect()
+        let with_judge = |about| {
+            // The node's own firewall has a say in what the node sends and receives, and in what is no pod's.
+            let of_the_node =
+                matches!(about, About::PodToNode(..) | About::NodeToPod(..) | About::PastPods);
+            Question { v6, about, by_own: of_the_node || self.options.others_may_drop }
+        };
+        all.into_iter().map(with_judge).collect()
     }
 }
 

@@ -11,14 +11,15 @@ use std::collections::{BTreeSet, HashMap};
 pub struct Blame {
     /// The change.
     pub change: Change,
-    /// Would a packet that is treated wrongly be treated rightly, were this alone as it was?
+    /// Would a packet that is treated wrongly be treated rightly, were this alone as it was, or does it take this, too?
     pub matters: bool,
 }
 
 /// What changed between two rulesets, and which of it is why the later one is refuted.
 ///
-/// Each change is taken back alone, and the packets of the report are run again. If it takes several changes together to make a
-/// packet go the wrong way, all of them matter. In a ruleset that is proved none does.
+/// Each change is taken back alone, and the packets of the report are run again. Where that heals no packet, as where two foreign
+/// rules would drop it, a smallest set of changes is looked for that heals it if all of them are taken back. In a ruleset that is
+/// proved nothing matters.
 ///
 /// ```
 /// use netpol_core::{Cluster, Labels, Options, Pod, PodId, Policy, Selector};
@@ -47,18 +48,101 @@ pub fn blame(before: &Machine, now: &Machine, report: &Report, own: &Own) -> Vec
         Conclusion::Refuted(all) => all.iter().collect(),
         Conclusion::NotProved { example, .. } => example.iter().map(AsRef::as_ref).collect(),
     };
-    let heals = |machine: &Machine| wrong.iter().any(|r| heals(machine, now, r, own));
-    let mut blamed: Vec<Blame> = found
-        .iter()
-        .map(|found| Blame {
-            change: found.change.clone(),
-            matters: !wrong.is_empty() && heals(&taken_back(before, now, found)),
-        })
-        .collect();
-    if blamed.iter().all(|one| !one.matters) && heals(before) {
-        blamed.iter_mut().for_each(|one| one.matters = true);
+    let mut matter = vec![false; found.len()];
+    let mut healed = vec![false; wrong.len()];
+    let concerned: Vec<Concerned<'_>> =
+        wrong.iter().map(|refutation| Concerned::new(before, now, refutation, own)).collect();
+    for (one, matters) in found.iter().zip(&mut matter) {
+        let is_met = || concerned.iter().any(|concerned| concerned.by(one));
+        if wrong.is_empty() || found.len() > MOST_TRIED && !is_met() {
+            continue;
+        }
+        let machine = taken_back(before, now, [one]);
+        for (refutation, healed) in wrong.iter().zip(&mut healed) {
+            let heals = heals(&machine, now, refutation, own);
+            *matters |= heals;
+            *healed |= heals;
+        }
     }
-    blamed
+    for ((refutation, concerned), healed) in wrong.iter().zip(&concerned).zip(healed) {
+        if healed {
+            continue;
+        }
+        for at in together(before, now, refutation, own, concerned, &found) {
+            matter.get_mut(at).into_iter().for_each(|matters| *matters = true);
+        }
+    }
+    let blamed = found.into_iter().zip(matter);
+    blamed.map(|(found, matters)| Blame { change: found.change, matters }).collect()
+}
+
+/// How many changes are taken back one by one; of more, those of what the packets met.
+const MOST_TRIED: usize = 400;
+/// Of how many changes a smallest set is looked for.
+const MOST_TOGETHER: usize = 40;
+
+/// Changes that heal a packet if all of them are taken back, and not if one of them is left; none if the packet was treated
+/// wrongly before, too.
+fn together(
+    before: &Machine,
+    now: &Machine,
+    refutation: &Refutation,
+    own: &Own,
+    concerned: &Concerned<'_>,
+    found: &[Found],
+) -> Vec<usize> {
+    let heals = |some: &[usize]| {
+        let some = some.iter().filter_map(|at| found.get(*at));
+        heals(&taken_back(before, now, some), now, refutation, own)
+    };
+    let all = |some: &dyn Fn(&Found) -> bool| -> Vec<usize> {
+        (0..found.len()).filter(|at| found.get(*at).is_some_and(some)).collect()
+    };
+    // What the packet met is enough as a rule.
+    let mut set = all(&|found| concerned.by(found));
+    if !heals(&set) {
+        set = all(&|_| true);
+        if !heals(&set) {
+            return Vec::new();
+        }
+    }
+    if set.len() <= MOST_TOGETHER {
+        for at in set.clone() {
+            let without: Vec<usize> = set.iter().copied().filter(|other| *other != at).collect();
+            if heals(&without) {
+                set = without;
+            }
+        }
+    }
+    set
+}
+
+/// The chains that a packet met before and meets now, with all rules together and with netpol's own alone.
+struct Concerned<'m>([(&'m Machine, BTreeSet<String>); 2]);
+
+impl<'m> Concerned<'m> {
+    fn new(before: &'m Machine, now: &'m Machine, refutation: &Refutation, own: &Own) -> Self {
+        let Refutation { packet, path, .. } = refutation;
+        Self([before, now].map(|machine| {
+            let alone = machine.only(own).run(packet, *path);
+            let runs = machine.run(packet, *path).into_iter().chain(alone);
+            (machine, runs.flat_map(|run| run.trace).map(|step| step.chain).collect())
+        }))
+    }
+
+    /// By a change of one of these chains, or of a set that one of them looks up?
+    fn by(&self, found: &Found) -> bool {
+        let (table, name) = (&found.change.table, &found.name);
+        self.0.iter().any(|(machine, met)| match found.kind {
+            Kind::Chain => met.contains(&format!("{table} {name}")),
+            Kind::Set => machine.chains.iter().enumerate().any(|(at, chain)| {
+                let mut steps = chain.rules.iter().flat_map(|rule| &rule.steps);
+                table_of(machine, at) == *table
+                    && met.contains(&machine.chain_name(at))
+                    && steps.any(|step| is_named(step, name))
+            }),
+        })
+    }
 }
 
 /// Is a packet that is treated wrongly now treated rightly by this machine?
@@ -84,13 +168,22 @@ fn names(machine: &Machine) -> Names {
     chains.map(|(at, chain)| ((table_of(machine, at), chain.name.clone()), at)).collect()
 }
 
-/// The ruleset of now with one object as it was.
-fn taken_back(before: &Machine, now: &Machine, found: &Found) -> Machine {
+/// The ruleset of now with some objects as they were.
+fn taken_back<'f>(
+    before: &Machine,
+    now: &Machine,
+    some: impl IntoIterator<Item = &'f Found>,
+) -> Machine {
     let mut machine = now.clone();
-    let table = &found.change.table;
-    match found.kind {
-        Kind::Chain => chain_back(before, &mut machine, table, &found.name),
-        Kind::Set => set_back(before, &mut machine, table, &found.name),
+    let some: Vec<&Found> = some.into_iter().collect();
+    // A chain may call one that only comes back after it, and set up anew it looks up sets of now: the second time all is there.
+    let times = if some.len() > 1 { 2 } else { 1 };
+    for found in (0..times).flat_map(|_| &some) {
+        let table = &found.change.table;
+        match found.kind {
+            Kind::Chain => chain_back(before, &mut machine, table, &found.name),
+            Kind::Set => set_back(before, &mut machine, table, &found.name),
+        }
     }
     machine
 }

@@ -15,7 +15,8 @@ pub(crate) use words::{icmp_type, icmpv6_type, protocol as protocol_number};
 
 use crate::iptables::Outline;
 use crate::machine::{
-    ElementMap, ElementSet, Hook, HookPoint, Machine, NotUnderstood, Rule, TableFamily, Verdict,
+    ElementMap, ElementSet, Hook, HookPoint, Machine, NotUnderstood, Rule, Step, TableFamily,
+    Verdict,
 };
 use elements::{Element, Kind};
 use serde::Deserialize;
@@ -396,8 +397,22 @@ impl Reader<'_> {
         };
         let mut rule = Rule::at(place);
         rule.comment.clone_from(&object.comment);
-        for statement in &object.expr {
-            self.statement(family, &object.table, &full, statement, &mut rule.steps);
+        let mut statements = object.expr.iter().peekable();
+        while let Some(statement) = statements.next() {
+            match self.choice(family, &object.table, statement) {
+                // What comes before it is looked at once for each choice, which for a change of the mark would be too often.
+                Some(choice) if !rule.steps.iter().any(|s| matches!(s, Step::Mark { .. })) => {
+                    for verdict in choice {
+                        let mut chosen = rule.clone();
+                        chosen.steps.extend(verdict);
+                        self.machine.add_rule(chain, chosen);
+                    }
+                    if statements.peek().is_none() {
+                        return;
+                    }
+                }
+                _ => self.statement(family, &object.table, &full, statement, &mut rule.steps),
+            }
         }
         self.machine.add_rule(chain, rule);
     }

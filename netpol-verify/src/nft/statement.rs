@@ -7,6 +7,7 @@ use crate::machine::{
     Condition, ElementMap, Field, NotUnderstood, Range, Step, TableFamily, Verdict,
 };
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 impl Reader<'_> {
@@ -95,6 +96,39 @@ impl Reader<'_> {
         }
     }
 
+    /// The ends of a map that is looked up by a number of the kernel's choice, as a service of kube-proxy chooses its endpoint:
+    /// each may be taken, and one is if the map has them all. None if it is something else.
+    pub(super) fn choice(
+        &self,
+        family: TableFamily,
+        table: &str,
+        statement: &Value,
+    ) -> Option<Vec<Vec<Step>>> {
+        let map = statement.as_object().filter(|object| object.len() == 1)?.get("vmap")?;
+        let (word, key) = map.get("key")?.as_object()?.iter().next()?;
+        if !matches!(word.as_str(), "numgen" | "jhash" | "symhash") {
+            return None;
+        }
+        let entries = map.get("data")?.get("set")?.as_array()?;
+        let mut numbers = BTreeSet::new();
+        let mut verdicts = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let [number, verdict] = entry.as_array()?.as_slice() else { return None };
+            numbers.extend(number.as_u64());
+            verdicts.push(self.verdict(family, table, verdict)?);
+        }
+        let number = |name: &str| key.get(name).and_then(Value::as_u64);
+        let (count, offset) = (number("mod")?, number("offset").unwrap_or(0));
+        let all = numbers.len() == usize::try_from(count).ok()?
+            && numbers.iter().all(|n| (offset..offset.saturating_add(count)).contains(n));
+        let last = verdicts.len().checked_sub(1)?;
+        let choices = verdicts.into_iter().enumerate().map(|(at, verdict)| {
+            let choice = (at < last || !all).then(|| Step::Free(format!("{word} mod {count}")));
+            choice.into_iter().chain([Step::Verdict(verdict)]).collect()
+        });
+        Some(choices.collect())
+    }
+
     fn dispatch(&self, family: TableFamily, table: &str, value: &Value) -> Option<Vec<Step>> {
         let left = Left::parse(value.get("key")?, family)?;
         let data = value.get("data")?;
@@ -136,6 +170,7 @@ fn mangle(inner: &Value, unknown: impl Fn() -> NotUnderstood, steps: &mut Vec<St
         ("meta", "priority" | "nftrace" | "secmark", _) => {}
         // Where it is read it is not understood.
         ("ct", ..) => {}
+        ("tcp option", ..) => {}
         ("payload", _, "dscp" | "ecn" | "ttl" | "hoplimit" | "checksum" | "flowlabel") => {}
         _ => steps.push(Step::Opaque(unknown())),
     }
@@ -192,6 +227,53 @@ mod tests {
             assert_eq!((from & and) ^ xor, to, "{value}");
         }
         assert_eq!(mark(&json!({"ct": {"key": "mark"}})), None);
+    }
+
+    /// A service of kube-proxy chooses its endpoint so.
+    #[test]
+    fn what_the_kernel_chooses_may_be_each() {
+        let texts = |key: &str, entries: &str, rest: &str| {
+            let chain = |name: &str| {
+                format!(r#"{{"chain": {{"family": "ip", "table": "t", "name": "{name}"}}}}"#)
+            };
+            let port = r#"{"match": {"op": "==", "left": {"payload": {"protocol": "tcp", "field": "dport"}}, "right": 80}}"#;
+            let rule = format!(
+                r#"{{"nftables": [{{"table": {{"family": "ip", "name": "t"}}}}, {}, {}, {}, {{"rule": {{"family": "ip", "table": "t", "chain": "c",
+                "handle": 7, "expr": [{port}, {{"vmap": {{"key": {key}, "data": {{"set": [{entries}]}}}}}}{rest}]}}}}]}}"#,
+                chain("c"),
+                chain("a"),
+                chain("b")
+            );
+            let mut machine = crate::machine::Machine::new();
+            crate::nft::read(&mut machine, "listing", &rule).unwrap();
+            let rules = machine.chains[0].rules.iter();
+            rules
+                .map(|rule| format!("{}: {}", rule.place, machine.rule_text(0, rule)))
+                .collect::<Vec<_>>()
+        };
+        let key = r#"{"numgen": {"mode": "random", "mod": 2, "offset": 0}}"#;
+        let both = r#"[0, {"goto": {"target": "a"}}], [1, {"goto": {"target": "b"}}]"#;
+        let when = "handle 7: l4proto tcp dport 80";
+        let [maybe_a, maybe_b, b] = ["numgen mod 2 goto a", "numgen mod 2 goto b", "goto b"]
+            .map(|end| format!("{when} {end}"));
+        assert_eq!(texts(key, both, ""), [maybe_a.clone(), b]);
+        // One number leads nowhere: on to what follows.
+        let third = key.replace("\"mod\": 2", "\"mod\": 3");
+        let [maybe_a3, maybe_b3] = [&maybe_a, &maybe_b].map(|text| text.replace("mod 2", "mod 3"));
+        assert_eq!(texts(&third, both, ""), [maybe_a3.clone(), maybe_b3.clone()]);
+        assert_eq!(
+            texts(&third, both, r#", {"drop": null}"#),
+            [maybe_a3, maybe_b3, format!("{when} drop")]
+        );
+        // Out of reach.
+        let moved = key.replace("\"offset\": 0", "\"offset\": 1");
+        assert_eq!(texts(&moved, both, ""), [maybe_a, maybe_b]);
+        let hashed = r#"{"jhash": {"mod": 2, "offset": 0, "expr": {"payload": {"protocol": "ip", "field": "saddr"}}}}"#;
+        assert_eq!(texts(hashed, both, "").len(), 2);
+        // A chain that is not there, and a key that is nothing of the kind.
+        let nowhere = r#"[0, {"goto": {"target": "z"}}]"#;
+        assert!(texts(key, nowhere, "")[0].contains('<'));
+        assert!(texts(r#"{"meta": {"key": "cpu"}}"#, both, "")[0].contains('<'));
     }
 
     #[test]

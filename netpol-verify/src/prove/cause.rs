@@ -6,29 +6,32 @@ use crate::machine::{ConnState, Fate, Path, Run};
 
 impl Prover<'_, '_> {
     /// Is the chain that a trace names netpol's own?
-    fn is_own(&self, name: &str) -> bool {
+    pub(super) fn is_own(&self, name: &str) -> bool {
         let named = (0..self.machine.chains.len()).find(|at| self.machine.chain_name(*at) == name);
         let chain = named.and_then(|at| self.machine.chain(at));
         let table = chain.and_then(|chain| self.machine.tables.get(chain.table));
         chain.zip(table).is_none_or(|(chain, table)| self.options.own.has(table, &chain.name))
     }
 
+    /// What it may be, for one of the packet's runs; `depends` says that another one ends otherwise.
     pub(super) fn cause(
         &self,
         refutation: &Refutation,
         found: &Found,
         run: Option<&Run>,
+        depends: bool,
     ) -> String {
         let packet = &refutation.packet;
         let last = refutation.trace.last();
-        let foreign = last.filter(|step| !self.is_own(&step.chain));
+        let foreign = last.filter(|_| refutation.dropped_by_others);
         if let Some(run) = run
             && let (Fate::Unknown, Some(what)) = (run.fate, run.not_understood.first())
         {
             return format!("{what} was not understood");
         }
-        if run.is_some_and(|run| run.free) {
-            return "whether it passes depends on a rate limit".to_owned();
+        if depends && run.is_some_and(|run| run.free && run.not_understood.is_empty()) {
+            let what = "whether it passes depends on a choice of the kernel, as of a rate limit";
+            return what.to_owned();
         }
         if found.allowed {
             return match (foreign, last) {

@@ -65,6 +65,10 @@ pub struct ProofOptions {
     pub own: Own,
     /// Are source addresses taken as honest although interfaces are given? Then these only say where packets come and go.
     pub unguarded: bool,
+    /// May rules that are not netpol's own drop more than policies do, wherever they stand, as those of services without an
+    /// endpoint or of a firewall do? Then netpol's own rules alone must do what is expected, and what is to be dropped must be
+    /// dropped by all rules together.
+    pub others_may_drop: bool,
     /// Only these pods, for a proof after a change; none: all pods of the node.
     pub only: Option<BTreeSet<PodId>>,
 }
@@ -95,6 +99,13 @@ impl ProofOptions {
     #[must_use]
     pub fn without_guard(mut self) -> Self {
         self.unguarded = true;
+        self
+    }
+
+    /// With rules of others that may drop more than policies do.
+    #[must_use]
+    pub fn with_others_dropping(mut self) -> Self {
+        self.others_may_drop = true;
         self
     }
 
@@ -178,7 +189,7 @@ struct Prover<'p, 'a> {
     machine: &'p Machine,
     /// The same with netpol's own rules alone.
     own: &'p Machine,
-    /// Must what is denied at the node itself be dropped by all rules together, too?
+    /// Do rules of others stand in the same chains, so that one that comes first could let pass what is denied?
     shares_chains: bool,
     specification: &'p Specification<'a>,
     options: &'p ProofOptions,
@@ -289,19 +300,16 @@ impl<'p, 'a> Prover<'p, 'a> {
                 .filter(|(_, pod)| self.is_asked(*pod))
                 .collect();
             for fixed in owners {
-                for (path, lane, domain, rules) in [
-                    (Path::Forward, Field::Source, Domain::Everything, Rules::All),
-                    (Path::Forward, Field::Destination, Domain::NotLocal, Rules::All),
-                    (Path::ToNode, Field::Destination, Domain::NoPod, Rules::Own),
-                    (Path::FromNode, Field::Source, Domain::NoPod, Rules::Own),
-                    (Path::ToNode, Field::Destination, Domain::NoPod, Rules::Together),
-                    (Path::FromNode, Field::Source, Domain::NoPod, Rules::Together),
+                for (path, lane, domain) in [
+                    (Path::Forward, Field::Source, Domain::Everything),
+                    (Path::Forward, Field::Destination, Domain::NotLocal),
+                    (Path::ToNode, Field::Destination, Domain::NoPod),
+                    (Path::FromNode, Field::Source, Domain::NoPod),
                 ] {
-                    if rules == Rules::Together && !self.shares_chains {
-                        continue;
+                    for &rules in self.judges(path) {
+                        let (fixed, expected) = (Some(fixed), Expected::Policies);
+                        self.ask(&Question { path, v6, lane, domain, fixed, expected, rules });
                     }
-                    let (fixed, expected) = (Some(fixed), Expected::Policies);
-                    self.ask(&Question { path, v6, lane, domain, fixed, expected, rules });
                 }
             }
             if self.options.only.is_none() {
@@ -319,16 +327,28 @@ impl<'p, 'a> Prover<'p, 'a> {
             let guarded: Vec<PodIndex> = guarded.filter(|_| !self.options.unguarded).collect();
             self.statistics.guarded_pods = guarded.len();
             for pod in guarded {
-                self.ask(&Question {
-                    path: Path::Arrival,
-                    v6,
-                    lane: Field::Source,
-                    domain: Domain::Everything,
-                    fixed: None,
-                    expected: Expected::Guard(pod),
-                    rules: Rules::All,
-                });
+                for &rules in self.judges(Path::Arrival) {
+                    self.ask(&Question {
+                        path: Path::Arrival,
+                        v6,
+                        lane: Field::Source,
+                        domain: Domain::Everything,
+                        fixed: None,
+                        expected: Expected::Guard(pod),
+                        rules,
+                    });
+                }
             }
+        }
+    }
+
+    /// Which rules are asked about the packets of a local pod. What the node itself sends and receives is its own firewall's
+    /// affair, too.
+    fn judges(&self, path: Path) -> &'static [Rules] {
+        match path {
+            Path::Forward | Path::Arrival if !self.options.others_may_drop => &[Rules::All],
+            Path::ToNode | Path::FromNode if !self.shares_chains => &[Rules::Own],
+            _ => &[Rules::Own, Rules::Together],
         }
     }
 
@@ -391,9 +411,14 @@ impl<'p, 'a> Prover<'p, 'a> {
             allowed: found.allowed,
             reasons,
             trace: run.map(|run| run.trace.clone()).unwrap_or_default(),
+            dropped_by_others: false,
             cause: String::new(),
         };
-        refutation.cause = self.cause(&refutation, found, run);
+        let last = refutation.trace.last();
+        let is_dropped = run.is_some_and(|run| run.fate == Fate::Dropped);
+        refutation.dropped_by_others = is_dropped && last.is_some_and(|s| !self.is_own(&s.chain));
+        let depends = runs.iter().any(|other| run.is_some_and(|run| run.fate != other.fate));
+        refutation.cause = self.cause(&refutation, found, run, depends);
         refutation
     }
 
@@ -450,9 +475,15 @@ impl<'p, 'a> Prover<'p, 'a> {
                 ", and from the devices of {some} of them come only packets with their own source addresses"
             ),
         };
+        let rules = if self.options.others_may_drop { "netpol's own rules" } else { "the rules" };
+        let together = if self.options.others_may_drop {
+            ", and no rules of others let pass what these must drop"
+        } else {
+            ""
+        };
         format!(
             "for every packet that enters, leaves or passes between the {pods} pods of this node, IPv4 and IPv6, of any protocol: it \
-             passes the rules if and only if the policies allow it ({established}){guard}"
+             passes {rules} if and only if the policies allow it ({established}){guard}{together}"
         )
     }
 
@@ -498,6 +529,9 @@ impl<'p, 'a> Prover<'p, 'a> {
                 "what the node itself sends and receives is judged by {} alone, not by the node's own firewall",
                 self.options.own.describe()
             ));
+        }
+        if self.options.others_may_drop {
+            all.push("what others' rules drop besides is meant to be dropped, as asked".to_owned());
         }
         all.push("a packet that conntrack calls invalid may be dropped".to_owned());
         all.extend(self.machine.left_out.iter().map(|what| format!("not judged: {what}")));

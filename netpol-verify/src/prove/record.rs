@@ -93,6 +93,7 @@ impl Prover<'_, '_> {
         certificate.inferred =
             inferred.filter_map(|(pod, all)| Some((name(*pod)?, named(all)))).collect();
         certificate.unguarded = self.options.unguarded;
+        certificate.others_may_drop = self.options.others_may_drop;
         certificate.closed = devices.closed.iter().copied().map(value_device).collect();
         certificate.machine = certificate::rules(self.machine, &self.options.own);
         let devices = &mut self.devices;

@@ -90,6 +90,8 @@ pub struct Refutation {
     pub reasons: Vec<String>,
     /// The rules that it met.
     pub trace: Vec<TraceStep>,
+    /// Is it dropped by a rule that is not netpol's own? [`crate::ProofOptions::others_may_drop`] leaves that to others.
+    pub dropped_by_others: bool,
     /// What may have gone wrong, in words.
     pub cause: String,
 }

@@ -43,6 +43,8 @@ pub(crate) struct Soup {
     enforced: bool,
     guarded: bool,
     knows_interfaces: bool,
+    /// Are netpol's own rules known as such, and may the others drop more?
+    others_may_drop: bool,
     drops: Vec<&'static str>,
     /// A chain at a device, and whether it is known at which.
     at_device: Option<bool>,
@@ -59,6 +61,7 @@ impl Soup {
             enforced: true,
             guarded: true,
             knows_interfaces: true,
+            others_may_drop: false,
             drops: Vec::new(),
             at_device: None,
             rules: Vec::new(),
@@ -71,7 +74,10 @@ impl Soup {
     }
 
     pub(crate) fn proof_options(&self) -> ProofOptions {
-        let options = ProofOptions::default();
+        let mut options = ProofOptions::default();
+        if self.others_may_drop {
+            options = options.with_own_table("netpol").with_others_dropping();
+        }
         if self.knows_interfaces {
             return options.with_interfaces(interfaces(&self.cluster()));
         }
@@ -306,7 +312,8 @@ pub(crate) fn soups() -> impl Strategy<Value = Soup> {
     let policies = prop_oneof![3 => Just(Vec::new()), 2 => vec(0usize..3, 1..3)];
     let states = select(vec![Established::Keep, Established::ReEvaluate]);
     let others = select(vec![OtherProtocols::Allow, OtherProtocols::Police]);
-    let flags = (proptest::bool::weighted(0.8), any::<bool>(), any::<bool>());
+    let maybe = proptest::bool::weighted(0.3);
+    let flags = (proptest::bool::weighted(0.8), any::<bool>(), any::<bool>(), maybe);
     let at_device = prop_oneof![4 => Just(None), 1 => Just(Some(true)), 1 => Just(Some(false))];
     (policies, states, others, flags, drops, at_device, rules).prop_map(
         |(policies, established, others, flags, drops, at_device, rules)| Soup {
@@ -316,6 +323,7 @@ pub(crate) fn soups() -> impl Strategy<Value = Soup> {
             enforced: flags.0,
             guarded: flags.1,
             knows_interfaces: flags.1 && flags.2,
+            others_may_drop: flags.3,
             drops,
             at_device,
             rules,
