@@ -11,9 +11,10 @@
 //!
 //! It shares no code with the prover, the simulator or a renderer, and is short enough to be read in one sitting: `format.rs` is what
 //! is in a certificate, `list.rs` and `class.rs` are intervals, `rules.rs` runs the rules, `policies.rs` evaluates the policies,
-//! `check.rs` does the above. Whether the rules in the certificate are those of the kernel it cannot know: see the README.
+//! `questions.rs` says which questions there must be, `cells.rs` does the rest of the above. Whether the rules in the certificate are those of the kernel it cannot know: see the README.
 #![forbid(unsafe_code)]
 
+mod cells;
 mod check;
 mod class;
 mod coverage;
@@ -23,6 +24,7 @@ mod list;
 mod listing;
 mod own;
 mod policies;
+mod questions;
 mod rules;
 
 pub use check::{Checked, Setting, check};

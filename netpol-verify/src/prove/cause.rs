@@ -1,7 +1,8 @@
 //! What may have gone wrong, in words.
 
+use super::findings::Found;
 use super::question::Expected;
-use super::{Found, Prover, Refutation};
+use super::{Prover, Refutation};
 use crate::machine::{ConnState, Fate, Path, Run};
 
 impl Prover<'_, '_> {

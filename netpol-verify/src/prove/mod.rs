@@ -16,28 +16,32 @@
 
 mod cause;
 mod devices;
+mod findings;
 mod gather;
 mod lanes;
 mod mask;
+mod options;
 mod question;
 mod reads;
 mod record;
 mod report;
 mod space;
+mod theorem;
 mod traffic;
 mod wanted;
 
+pub use options::ProofOptions;
 pub use report::{Conclusion, Refutation, Report, Statistics};
 
 use crate::machine::{
-    Chain, ElementSet, Fate, Field, Machine, NotUnderstood, Own, Packet, Path, Range, Step, Table,
-    TableKind, device_value,
+    Chain, ElementSet, Field, Machine, Own, Path, Range, Step, Table, TableKind, device_value,
 };
 use crate::specification::{PodIndex, Specification};
 use devices::Devices;
+use findings::{Found, Rank};
 use gather::Cache;
-use netpol_core::{Established, PodId, PortName, Protocol};
-use question::{Domain, Expected, Finding, Question, Rules};
+use netpol_core::{PortName, Protocol};
+use question::{Domain, Expected, Question, Rules};
 use reads::Way;
 use rustc_hash::FxHashMap;
 use space::{Predicate, Space};
@@ -46,76 +50,6 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Instant;
-
-/// After how many runs of packets no more is said of what is not understood.
-const MOST_RUNS_SHOWN: usize = 4_000;
-
-/// How many packets a refutation shows.
-const MOST_SHOWN: usize = 8;
-
-/// What else a proof needs to know.
-#[derive(Clone, Debug, Default)]
-#[non_exhaustive]
-pub struct ProofOptions {
-    /// The devices of pods. With them the source guard is part of what is proved.
-    pub interfaces: BTreeMap<PodId, String>,
-    /// Which rules are netpol's own. What the node itself sends or receives is judged by these alone, since the rest is the
-    /// node's own firewall, which may drop more. In iptables, where both stand in one table, what policy denies must be
-    /// dropped by all rules together as well: a foreign rule may come first and accept.
-    pub own: Own,
-    /// Are source addresses taken as honest although interfaces are given? Then these only say where packets come and go.
-    pub unguarded: bool,
-    /// May rules that are not netpol's own drop more than policies do, wherever they stand, as those of services without an
-    /// endpoint or of a firewall do? Then netpol's own rules alone must do what is expected, and what is to be dropped must be
-    /// dropped by all rules together.
-    pub others_may_drop: bool,
-    /// Only these pods, for a proof after a change; none: all pods of the node.
-    pub only: Option<BTreeSet<PodId>>,
-}
-
-impl ProofOptions {
-    /// With these devices.
-    #[must_use]
-    pub fn with_interfaces(mut self, interfaces: BTreeMap<PodId, String>) -> Self {
-        self.interfaces = interfaces;
-        self
-    }
-
-    /// With netpol's tables in nft called this.
-    #[must_use]
-    pub fn with_own_table(mut self, name: impl Into<String>) -> Self {
-        self.own = self.own.with_table(name);
-        self
-    }
-
-    /// With the names of netpol's chains in iptables beginning with this and a `-`.
-    #[must_use]
-    pub fn with_own_chains(mut self, prefix: impl Into<String>) -> Self {
-        self.own = self.own.with_chains(prefix);
-        self
-    }
-
-    /// Without the source guard, although interfaces are given: somebody else checks addresses, or nobody.
-    #[must_use]
-    pub fn without_guard(mut self) -> Self {
-        self.unguarded = true;
-        self
-    }
-
-    /// With rules of others that may drop more than policies do.
-    #[must_use]
-    pub fn with_others_dropping(mut self) -> Self {
-        self.others_may_drop = true;
-        self
-    }
-
-    /// For these pods alone.
-    #[must_use]
-    pub fn with_only(mut self, pods: BTreeSet<PodId>) -> Self {
-        self.only = Some(pods);
-        self
-    }
-}
 
 /// Proves that a ruleset does what policies say, or shows a packet for which it does not.
 ///
@@ -212,17 +146,6 @@ struct Prover<'p, 'a> {
 
 /// A family, and the protocol and name of a port.
 type NamedPort<'a> = (bool, Protocol, &'a PortName);
-
-/// What is most telling comes first: a new connection, forwarded, to a port, the least packet.
-type Rank = (usize, Path, usize, Packet);
-
-#[derive(Clone, Debug)]
-struct Found {
-    allowed: bool,
-    expected: Expected,
-    /// Was it run through netpol's own rules alone?
-    own: bool,
-}
 
 impl<'p, 'a> Prover<'p, 'a> {
     fn new(
@@ -350,192 +273,6 @@ impl<'p, 'a> Prover<'p, 'a> {
             Path::ToNode | Path::FromNode if !self.shares_chains => &[Rules::Own],
             _ => &[Rules::Own, Rules::Together],
         }
-    }
-
-    /// Notes a packet for which the sides differ.
-    fn found(&mut self, question: &Question, packet: Packet, allowed: bool, finding: &Finding) {
-        let state = match packet.state {
-            crate::machine::ConnState::New => 0,
-            crate::machine::ConnState::Established => 1,
-            crate::machine::ConnState::Untracked => 3,
-            _ => 2,
-        };
-        let found = Found { allowed, expected: question.expected, own: question.rules.is_own() };
-        let list = match finding {
-            Finding::Refuted => &mut self.refuted,
-            Finding::Unknown => &mut self.unknown,
-        };
-        let traffic = match packet.protocol {
-            6 => 0,
-            17 | 132 => 1,
-            1 | 58 => 2,
-            _ => 3,
-        };
-        list.insert((state, question.path, traffic, packet), found);
-        if list.len() > 1000 {
-            list.pop_last();
-        }
-    }
-
-    fn refutation(&self, rank: &Rank, found: &Found) -> Refutation {
-        let (_, path, _, packet) = rank;
-        let wrong = if found.allowed { Fate::Dropped } else { Fate::Accepted };
-        let machine = if found.own { self.own } else { self.machine };
-        let runs = machine.run(packet, *path);
-        let with = |fate| runs.iter().find(move |run| run.fate == fate);
-        let run = with(wrong).or_else(|| with(Fate::Unknown)).or_else(|| runs.first());
-        let reasons = match found.expected {
-            Expected::Policies => {
-                let mut reasons = self.specification.judge(packet, *path);
-                if found.allowed && !reasons.allowed {
-                    let open = "it belongs to a connection that was let through (NP-60, NP-62)";
-                    reasons.reasons = vec![open.to_owned()];
-                }
-                reasons.reasons
-            }
-            Expected::Accepted => vec!["no pod of this node is an end of it".to_owned()],
-            Expected::Guard(pod) => {
-                let name = self.specification.pod(pod).map(|pod| pod.id().to_string());
-                let name = name.unwrap_or_default();
-                vec![if found.allowed {
-                    format!("from the device of {name} with an address that belongs there")
-                } else {
-                    format!("from the device of {name} with an address that is not one of its own")
-                }]
-            }
-        };
-        let mut refutation = Refutation {
-            packet: packet.clone(),
-            path: *path,
-            kernel: run.map_or(Fate::Unknown, |run| run.fate),
-            allowed: found.allowed,
-            reasons,
-            trace: run.map(|run| run.trace.clone()).unwrap_or_default(),
-            dropped_by_others: false,
-            cause: String::new(),
-        };
-        let last = refutation.trace.last();
-        let is_dropped = run.is_some_and(|run| run.fate == Fate::Dropped);
-        refutation.dropped_by_others = is_dropped && last.is_some_and(|s| !self.is_own(&s.chain));
-        let depends = runs.iter().any(|other| run.is_some_and(|run| run.fate != other.fate));
-        refutation.cause = self.cause(&refutation, found, run, depends);
-        refutation
-    }
-
-    fn report(self) -> Report {
-        let statistics = self.statistics.clone();
-        let shown = |list: &BTreeMap<Rank, Found>| -> Vec<Refutation> {
-            list.iter().take(MOST_SHOWN).map(|(rank, found)| self.refutation(rank, found)).collect()
-        };
-        let refuted = shown(&self.refuted);
-        let conclusion = if !refuted.is_empty() {
-            Conclusion::Refuted(refuted)
-        } else if self.local_addresses() == 0 {
-            // Nothing would be proved of nothing.
-            let what =
-                "no pod of this node has an address in the manifests, so no packet is theirs";
-            let not_understood = BTreeSet::from([NotUnderstood::new("manifests", what)]);
-            Conclusion::NotProved { not_understood, example: None }
-        } else if !self.unknown.is_empty() {
-            let mut not_understood = BTreeSet::new();
-            // A packet can have very many runs; some say enough of what is not understood.
-            let mut left = MOST_RUNS_SHOWN;
-            for (rank, found) in self.unknown.iter().take(200) {
-                if left == 0 {
-                    break;
-                }
-                let (_, path, _, packet) = rank;
-                let machine = if found.own { self.own } else { self.machine };
-                let runs = machine.run(packet, *path);
-                left = left.saturating_sub(runs.len());
-                not_understood.extend(runs.into_iter().flat_map(|run| run.not_understood));
-            }
-            let example = shown(&self.unknown).into_iter().next().map(Box::new);
-            Conclusion::NotProved { not_understood, example }
-        } else if !self.machine.not_understood.is_empty() {
-            let not_understood = self.machine.not_understood.iter().cloned().collect();
-            Conclusion::NotProved { not_understood, example: None }
-        } else {
-            Conclusion::Proved
-        };
-        Report { conclusion, theorem: self.theorem(), assumptions: self.assumptions(), statistics }
-    }
-
-    fn theorem(&self) -> String {
-        let pods = self.statistics.pods;
-        let established = match self.specification.options().established() {
-            Established::Keep => "packets of connections that were let through pass",
-            Established::ReEvaluate => {
-                "replies pass, other packets of open connections are judged as new ones"
-            }
-        };
-        let guard = match self.statistics.guarded_pods {
-            0 => String::new(),
-            some => format!(
-                ", and from the devices of {some} of them come only packets with their own source addresses"
-            ),
-        };
-        let rules = if self.options.others_may_drop { "netpol's own rules" } else { "the rules" };
-        let together = if self.options.others_may_drop {
-            ", and no rules of others let pass what these must drop"
-        } else {
-            ""
-        };
-        format!(
-            "for every packet that enters, leaves or passes between the {pods} pods of this node, IPv4 and IPv6, of any protocol: it \
-             passes {rules} if and only if the policies allow it ({established}){guard}{together}"
-        )
-    }
-
-    fn assumptions(&self) -> Vec<String> {
-        let mut all = vec![
-            "the kernel does what its listing says, as the rule machine understands it".to_owned(),
-            "the manifests are what is to be enforced, with these addresses of pods".to_owned(),
-            "packets are whole (connection tracking reassembles fragments) and come without a mark"
-                .to_owned(),
-        ];
-        let local: BTreeSet<PodIndex> = self.specification.local_pods().collect();
-        let owning: BTreeSet<PodIndex> = [false, true]
-            .into_iter()
-            .flat_map(|v6| self.specification.owners(v6).values().copied())
-            .collect();
-        let silent = local.difference(&owning).count();
-        if silent > 0 {
-            all.push(format!(
-                "{silent} of {} pods own no address, so no packet is theirs",
-                local.len()
-            ));
-        }
-        let unguarded = self.options.unguarded;
-        let honest = local.iter().filter(|pod| unguarded || !self.given.contains_key(pod)).count();
-        if honest > 0 {
-            let why = if unguarded { "as asked" } else { "since their interfaces are not given" };
-            all.push(format!(
-                "the source addresses of {honest} of {} pods are taken as honest, {why}",
-                local.len()
-            ));
-        }
-        if !self.devices.inferred.is_empty() {
-            all.push(format!(
-                "the interfaces of {} pods are those whose source guard lets their addresses pass",
-                self.devices.inferred.len()
-            ));
-        }
-        if self.given.len() < local.len() || !self.given.is_empty() {
-            all.push("nobody outside of the node forges the addresses of its pods".to_owned());
-        }
-        if !self.options.own.is_everything() {
-            all.push(format!(
-                "what the node itself sends and receives is judged by {} alone, not by the node's own firewall",
-                self.options.own.describe()
-            ));
-        }
-        if self.options.others_may_drop {
-            all.push("what others' rules drop besides is meant to be dropped, as asked".to_owned());
-        }
-        all.push("a packet that conntrack calls invalid may be dropped".to_owned());
-        all.extend(self.machine.left_out.iter().map(|what| format!("not judged: {what}")));
-        all
     }
 }
 
