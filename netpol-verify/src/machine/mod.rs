@@ -19,6 +19,7 @@ pub use field::{
 };
 pub use own::Own;
 pub use packet::{Packet, Path};
+pub(crate) use run::MOST_JUMPS;
 pub use run::{Fate, Run, TraceStep};
 
 use std::collections::BTreeSet;

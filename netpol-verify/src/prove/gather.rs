@@ -3,16 +3,23 @@
 //! A walk over all rules that they can reach, with what is fixed decided and everything else taken as possible. What it
 //! finds may be more than a packet meets, never less.
 
+use super::effect::Effects;
 use super::space::{Predicate, Space};
-use crate::machine::{Condition, ElementSet, Field, Machine, Packet, Range, Stage, Step, Verdict};
+use crate::machine::{
+    ChainIndex, Condition, ElementSet, Field, Machine, Packet, Range, Stage, Step, Verdict,
+};
 use rustc_hash::{FxHashMap, FxHashSet};
+use smallvec::SmallVec;
 use std::cell::RefCell;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
 /// A test of a port: the protocols that it is for, the field, the values.
 pub(super) type PortTest = (Range, Field, Range);
+
+/// The protocols that a rule is for, so far.
+type Protocols = SmallVec<[Range; 2]>;
 
 /// Predicates of sets, made once.
 #[derive(Debug, Default)]
@@ -20,6 +27,13 @@ pub(super) struct Cache {
     single: RefCell<FxHashMap<usize, Rc<Predicate>>>,
     slices: RefCell<FxHashMap<(usize, usize), Slices>>,
     boxes: RefCell<FxHashMap<(usize, usize), Rc<ByPart>>>,
+    effects: Effects,
+}
+
+impl Cache {
+    pub(super) fn effects(&self) -> &Effects {
+        &self.effects
+    }
 }
 
 /// The boxes of a set by one part, by where they stand in the set.
@@ -66,8 +80,8 @@ pub(super) struct Gathered<'m> {
     pub(super) lanes: Vec<Rc<Predicate>>,
     /// On the other address, where it is not fixed.
     pub(super) others: Vec<Rc<Predicate>>,
-    pub(super) protocols: BTreeSet<Range>,
-    pub(super) ports: BTreeSet<PortTest>,
+    pub(super) protocols: FxHashSet<Range>,
+    pub(super) ports: FxHashSet<PortTest>,
     /// On nothing but the state and the direction of the connection.
     pub(super) states: Vec<&'m Condition>,
     /// Is the state tested together with something else?
@@ -84,6 +98,8 @@ pub(super) struct Walk<'m, 'c> {
     pub(super) fixed: Vec<(Field, u128)>,
     /// The address field of the lanes.
     pub(super) lane: Field,
+    /// Must all addresses be told apart that a condition does, even where it makes no difference?
+    pub(super) cuts_everything: bool,
     /// Is it an address that no packet has where the address is not fixed?
     pub(super) excludes: &'c dyn Fn(u128) -> bool,
 }
@@ -105,8 +121,8 @@ impl<'m> Walk<'m, '_> {
                     continue;
                 }
                 let Some(chain) = self.machine.chain(index) else { continue };
-                for rule in &chain.rules {
-                    self.rule(&rule.steps, stage, &mut found, &mut open);
+                for at in 0..chain.rules.len() {
+                    self.rule((index, at), stage, &mut found, &mut open);
                 }
             }
         }
@@ -115,12 +131,14 @@ impl<'m> Walk<'m, '_> {
 
     fn rule(
         &self,
-        steps: &'m [Step],
+        (chain, at): (ChainIndex, usize),
         stage: &Stage,
         found: &mut Gathered<'m>,
         open: &mut Vec<usize>,
     ) {
-        let mut protocols: Vec<Range> = vec![ANY_PROTOCOL];
+        let rule = self.machine.chain(chain).and_then(|chain| chain.rules.get(at));
+        let Some(steps) = rule.map(|rule| &rule.steps) else { return };
+        let mut protocols = Protocols::from_slice(&[ANY_PROTOCOL]);
         for step in steps {
             match step {
                 Step::Match(condition) => {
@@ -129,7 +147,7 @@ impl<'m> Walk<'m, '_> {
                     {
                         return;
                     }
-                    if !self.condition(condition, stage, &mut protocols, found) {
+                    if !self.condition(condition, (chain, at), stage, &mut protocols, found) {
                         return;
                     }
                 }
@@ -231,8 +249,9 @@ impl<'m> Walk<'m, '_> {
     fn condition(
         &self,
         condition: &'m Condition,
+        (chain, rule): (ChainIndex, usize),
         stage: &Stage,
-        protocols: &mut Vec<Range>,
+        protocols: &mut Protocols,
         found: &mut Gathered<'m>,
     ) -> bool {
         let is_state = |field: &Field| matches!(field, Field::State | Field::Direction);
@@ -245,8 +264,13 @@ impl<'m> Walk<'m, '_> {
         if let [field] = condition.key.as_slice() {
             match field {
                 Field::Source | Field::Destination if !self.is_fixed(*field) => {
-                    let predicate = self.single(set);
-                    self.address(*field, at(set), 0, predicate, found);
+                    if self.cuts_everything {
+                        self.address(*field, at(set), 0, self.single(set), found);
+                    } else {
+                        let narrowed = self.narrowed((chain, rule), *field, set);
+                        let number = Rc::as_ptr(&narrowed).addr();
+                        self.address(*field, number, 0, narrowed, found);
+                    }
                 }
                 Field::Protocol => {
                     let ranges = set.intervals().iter().copied();
@@ -358,7 +382,7 @@ impl<'m> Walk<'m, '_> {
         }
     }
 
-    fn single(&self, set: &Arc<ElementSet>) -> Rc<Predicate> {
+    pub(super) fn single(&self, set: &Arc<ElementSet>) -> Rc<Predicate> {
         let mut cache = self.cache.single.borrow_mut();
         let predicate =
             cache.entry(at(set)).or_insert_with(|| Rc::new(self.space.predicate(set.intervals())));

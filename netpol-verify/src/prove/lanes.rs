@@ -7,15 +7,13 @@
 use super::mask::Mask;
 use super::reads::Way;
 use crate::machine::{
-    ChainIndex, Condition, ConnState, Field, HookPoint, Machine, Packet, Stage, Step, Verdict,
-    device_value,
+    ChainIndex, Condition, ConnState, Field, HookPoint, MOST_JUMPS, Machine, Packet, Stage, Step,
+    Verdict, device_value,
 };
 use rustc_hash::FxHashMap;
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 use std::rc::Rc;
 
-/// Chains that call each other more deeply are not understood.
-const MOST_JUMPS: usize = 16;
 /// A run of more steps is not understood: chains can be written that call each other without end.
 const MOST_STEPS: usize = 4_000_000;
 
@@ -86,7 +84,10 @@ impl Group {
     }
 }
 
-fn push(groups: &mut Vec<Group>, group: Group) {
+/// Lanes that differ in what the kernel knows of them.
+type Groups = SmallVec<[Group; 2]>;
+
+fn push(groups: &mut Groups, group: Group) {
     if group.mask.is_empty() {
         return;
     }
@@ -113,17 +114,17 @@ pub(super) struct Runner<'m> {
     /// for which it holds. A chain of one pod is met by few lanes.
     conditions: FxHashMap<(usize, bool, bool), (Mask, Mask)>,
     dispatches: FxHashMap<(usize, bool, bool), Split>,
-    /// The rules of chains without those that no packet of these runs fulfills.
-    rules: FxHashMap<(ChainIndex, bool, bool), Rules<'m>>,
+    /// The rules of chains without those that no packet of these runs fulfills, by protocol.
+    rules: FxHashMap<(ChainIndex, bool, bool, u8), Rules<'m>>,
     /// What became of all lanes in a stage, by what the stage looks at.
-    passed: FxHashMap<(usize, [u32; 5]), (Outcome, Vec<Group>)>,
+    passed: FxHashMap<(usize, [u32; 5]), (Outcome, Groups)>,
 }
 
 /// The values of a key.
 type Values = SmallVec<[u128; 6]>;
 
 /// Rules, each a list of steps.
-type Rules<'m> = Rc<Vec<Vec<&'m Step>>>;
+type Rules<'m> = Rc<Vec<SmallVec<[&'m Step; 6]>>>;
 
 impl<'m> Runner<'m> {
     /// A runner for these lanes; the packet says what is the same in all runs.
@@ -179,7 +180,7 @@ impl<'m> Runner<'m> {
         self.outcome = Outcome::of_nothing(count);
         let everything =
             Group { mask: Mask::all(count), mark: Some(self.packet.mark), tainted: false };
-        let mut groups = vec![everything.clone()];
+        let mut groups: Groups = smallvec![everything.clone()];
         for (number, stage) in self.way.stages.iter().enumerate() {
             // As long as nothing happened to any lane, what happens next depends on the traffic alone.
             let fresh = matches!(groups.as_slice(), [group] if *group == everything)
@@ -211,18 +212,18 @@ impl<'m> Runner<'m> {
     }
 
     /// Runs lanes through a base chain; what is left of them.
-    fn stage(&mut self, stage: &Stage, groups: Vec<Group>) -> Vec<Group> {
+    fn stage(&mut self, stage: &Stage, groups: Groups) -> Groups {
         let Some(hook) = self.machine.chain(stage.chain).and_then(|c| c.hook.as_ref()) else {
             return groups;
         };
-        let mut after = Vec::new();
+        let mut after = Groups::new();
         for group in groups {
             let (mut here, past) = self.bound(hook.point, hook.devices.as_deref(), group);
             past.into_iter().for_each(|group| push(&mut after, group));
             if here.mask.is_empty() {
                 continue;
             }
-            let mut returned = Vec::new();
+            let mut returned = Groups::new();
             here.tainted |= hook.devices.is_none() && is_at_device(hook.point);
             self.chain(stage.chain, stage, here, 0, &mut returned, &mut after);
             for group in returned {
@@ -280,6 +281,11 @@ impl<'m> Runner<'m> {
 
     fn is_lane_field(&self, field: Field) -> bool {
         field == self.lanes.address || field == self.lanes.device
+    }
+
+    /// Is it the same of all lanes, in every run with this protocol?
+    fn is_decided(&self, field: Field) -> bool {
+        field == Field::Protocol || self.is_constant(field) && !self.is_lane_field(field)
     }
 
     /// Is it the same in every run?
@@ -340,6 +346,11 @@ impl<'m> Runner<'m> {
                 stage.knows_in_device,
                 stage.knows_out_device,
             );
+            if let Some((asked, met)) = self.conditions.get(&key)
+                && group.mask.is_within(asked)
+            {
+                return group.mask.and(met);
+            }
             let count = self.lanes.lanes.len();
             let none = || (Mask::none(count), Mask::none(count));
             let (mut asked, mut met) = self.conditions.remove(&key).unwrap_or_else(none);
@@ -416,14 +427,14 @@ impl<'m> Runner<'m> {
         stage: &Stage,
         group: Group,
         depth: usize,
-        returned: &mut Vec<Group>,
-        accepted: &mut Vec<Group>,
+        returned: &mut Groups,
+        accepted: &mut Groups,
     ) {
         let Some(rules) = self.rules_of(index, stage).filter(|_| depth <= MOST_JUMPS) else {
             self.outcome.unknown.add(&group.mask);
             return;
         };
-        let (mut live, mut next) = (vec![group], Vec::new());
+        let (mut live, mut next): (Groups, Groups) = (smallvec![group], Groups::new());
         for rule in rules.iter() {
             for group in live.drain(..) {
                 self.rule(rule, stage, group, depth, &mut next, returned, accepted);
@@ -436,22 +447,20 @@ impl<'m> Runner<'m> {
         live.into_iter().for_each(|group| push(returned, group));
     }
 
-    /// What is left of the rules of a chain when what all runs have in common is decided.
+    /// What is left of the rules of a chain when what all runs with this protocol have in common is decided.
     fn rules_of(&mut self, index: ChainIndex, stage: &Stage) -> Option<Rules<'m>> {
-        let key = (index, stage.knows_in_device, stage.knows_out_device);
+        let protocol = self.packet.protocol;
+        let key = (index, stage.knows_in_device, stage.knows_out_device, protocol);
         if let Some(rules) = self.rules.get(&key) {
             return Some(Rc::clone(rules));
         }
         let chain = self.machine.chain(index)?;
         let mut rules = Vec::new();
         'rules: for rule in &chain.rules {
-            let mut steps: Vec<&Step> = Vec::with_capacity(rule.steps.len());
+            let mut steps: SmallVec<[&Step; 6]> = SmallVec::new();
             for step in &rule.steps {
                 if let Step::Match(condition) = step
-                    && condition
-                        .key
-                        .iter()
-                        .all(|field| self.is_constant(*field) && !self.is_lane_field(*field))
+                    && condition.key.iter().all(|field| self.is_decided(*field))
                 {
                     if self.holds(condition, 0, 0, stage) {
                         continue;
@@ -477,9 +486,9 @@ impl<'m> Runner<'m> {
         stage: &Stage,
         mut group: Group,
         depth: usize,
-        next: &mut Vec<Group>,
-        returned: &mut Vec<Group>,
-        accepted: &mut Vec<Group>,
+        next: &mut Groups,
+        returned: &mut Groups,
+        accepted: &mut Groups,
     ) {
         for step in steps {
             if group.mask.is_empty() {
@@ -559,9 +568,9 @@ impl<'m> Runner<'m> {
         stage: &Stage,
         group: Group,
         depth: usize,
-        next: &mut Vec<Group>,
-        returned: &mut Vec<Group>,
-        accepted: &mut Vec<Group>,
+        next: &mut Groups,
+        returned: &mut Groups,
+        accepted: &mut Groups,
     ) {
         match verdict {
             Verdict::Accept => push(accepted, group),

@@ -16,6 +16,7 @@
 
 mod cause;
 mod devices;
+mod effect;
 mod findings;
 mod gather;
 mod lanes;

@@ -163,6 +163,7 @@ impl<'a> Prover<'_, 'a> {
                 cache: &space.1,
                 fixed: Walk::fix(&packet, &fields),
                 lane: question.lane,
+                cuts_everything: self.record.is_some(),
                 excludes: &excludes,
             };
             let mut gathered = walk.gather(&way.stages);

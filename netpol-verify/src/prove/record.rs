@@ -228,7 +228,7 @@ fn traffic_classes(
     traffic: &[Traffic],
 ) -> Vec<[usize; 3]> {
     let of_ports: BTreeSet<Range> = gathered.ports.iter().map(|(protocol, ..)| *protocol).collect();
-    let tests: BTreeSet<Range> = gathered.protocols.union(&of_ports).copied().collect();
+    let tests: BTreeSet<Range> = gathered.protocols.iter().copied().chain(of_ports).collect();
     let protocols = partition(&tests, Range::new(0u8, u8::MAX));
     let mut words: HashMap<(u8, Field), Vec<Vec<Range>>> = HashMap::new();
     let mut boxes = Vec::with_capacity(traffic.len());

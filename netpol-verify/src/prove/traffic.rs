@@ -2,6 +2,7 @@
 
 use super::gather::PortTest;
 use crate::machine::{Field, Range};
+use rustc_hash::FxHashSet;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What stands for a class.
@@ -13,9 +14,9 @@ pub(super) struct Traffic {
 }
 
 /// The classes that these tests tell apart.
-pub(super) fn classes(protocols: &BTreeSet<Range>, ports: &BTreeSet<PortTest>) -> Vec<Traffic> {
+pub(super) fn classes(protocols: &FxHashSet<Range>, ports: &FxHashSet<PortTest>) -> Vec<Traffic> {
     let of_ports: BTreeSet<Range> = ports.iter().map(|(protocol, ..)| *protocol).collect();
-    let tests: BTreeSet<Range> = protocols.union(&of_ports).copied().collect();
+    let tests: BTreeSet<Range> = protocols.iter().copied().chain(of_ports).collect();
     let mut classes = Vec::new();
     for protocol in representatives(&tests, u8::MAX.into(), &COMMON_PROTOCOLS) {
         let words = |field: Field| {
@@ -83,8 +84,8 @@ mod tests {
         assert_eq!(representatives(&ranges, 255, &[75, 76]), [0, 76, 80, 200]);
         assert_eq!(representatives(&BTreeSet::new(), 255, &[]), [0]);
         let tcp = Range::one(6u8);
-        let ports = BTreeSet::from([(tcp, Field::Second, Range::one(80u8))]);
-        let classes = classes(&BTreeSet::new(), &ports);
+        let ports = FxHashSet::from_iter([(tcp, Field::Second, Range::one(80u8))]);
+        let classes = classes(&FxHashSet::default(), &ports);
         let classes: Vec<(u8, u16)> = classes.iter().map(|t| (t.protocol, t.second)).collect();
         assert_eq!(classes, [(6, 1), (6, 80), (17, 1)]);
     }
