@@ -34,8 +34,8 @@ pub struct Enumeration {
 struct Enumerated {
     path: Path,
     packet: Packet,
-    /// Is it judged by netpol's tables alone?
-    own: bool,
+    /// Is no end of it a pod of this node?
+    nobody: bool,
     allowed: bool,
 }
 
@@ -131,8 +131,7 @@ impl Enumeration {
                                     &options,
                                 )
                             });
-                        let own = nobody || path != Path::Forward;
-                        packets.push(Enumerated { path, packet: packet.clone(), own, allowed });
+                        packets.push(Enumerated { path, packet: packet.clone(), nobody, allowed });
                     }
                 }
             }
@@ -153,17 +152,19 @@ impl Enumeration {
     }
 
     /// What becomes of the packets, in every state of a connection, in a machine of which these rules are netpol's. What the
-    /// node itself sends and receives is judged by netpol's rules alone, but what they deny must be dropped by all together.
+    /// node itself sends and receives is judged by netpol's rules alone, but what they deny must be dropped by all together;
+    /// if others may drop more, so are all packets.
     #[must_use]
-    pub fn trial(&self, machine: &Machine, own: &Own) -> Trial {
+    pub fn trial(&self, machine: &Machine, own: &Own, others_may_drop: bool) -> Trial {
         let only = machine.only(own);
         let mut trial = Trial::Right;
-        for Enumerated { path, packet, own, allowed } in &self.packets {
-            let (own, at_node) = (*own, *path != Path::Forward);
+        for Enumerated { path, packet, nobody, allowed } in &self.packets {
+            let shared = *path != Path::Forward || others_may_drop && !nobody;
+            let own = shared || *nobody;
             let mut check = |packet: &Packet, pass: bool| {
                 let right = if pass { Fate::Accepted } else { Fate::Dropped };
                 let machines =
-                    [(if own { &only } else { machine }, true), (machine, !pass && at_node)];
+                    [(if own { &only } else { machine }, true), (machine, !pass && shared)];
                 for (machine, _) in machines.into_iter().filter(|(_, asked)| *asked) {
                     if machine.fates(packet, *path) == BTreeSet::from([right]) {
                         continue;
@@ -196,7 +197,7 @@ impl Enumeration {
                     }
                     (ConnState::Untracked, _) => *allowed,
                     // It may be dropped anywhere, but not by netpol where no pod is an end of it.
-                    (ConnState::Invalid, _) if own && !at_node => true,
+                    (ConnState::Invalid, _) if *nobody => true,
                     (ConnState::Invalid, _) if *allowed => continue,
                     (ConnState::Invalid, _) => false,
                     _ => true,
@@ -242,7 +243,7 @@ fn traffics(v6: bool, values: &Values) -> Vec<(Traffic, u16, u16)> {
     for number in [0, 1, 2, 5, 7, 47, 255] {
         firsts.iter().for_each(|first| add(Traffic::Other(number), *first));
     }
-    for kind in [0, 128, 132, 133, 135, 137, 138, 255].into_iter().filter(|_| v6) {
+    for kind in [0, 128, 132, 133, 134, 135, 136, 137, 138, 255].into_iter().filter(|_| v6) {
         add(Traffic::Icmpv6(kind), u16::from(kind) << 8);
     }
     all

@@ -8,11 +8,53 @@
 )]
 
 use netpol_core::{Cluster, Family, NodeName, Scope, compile};
+use netpol_host::HostOptions;
 use netpol_iptables::{Flavor, IptablesOptions, text};
 use netpol_nft::{NftOptions, layout, objects};
 use netpol_verify::Dump;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+
+/// What enforces policies, and how its rules are laid out.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[expect(clippy::exhaustive_enums, reason = "the back ends of this project")]
+pub enum Layout {
+    /// netpol-nft.
+    Nft,
+    /// netpol-iptables with one implementation of iptables.
+    Iptables(Flavor),
+}
+
+impl Layout {
+    /// All of them.
+    pub const ALL: [Self; 3] =
+        [Self::Nft, Self::Iptables(Flavor::Legacy), Self::Iptables(Flavor::Nft)];
+}
+
+/// What the tools would list of a back end's rules without a source guard, for a node, or for all pods.
+///
+/// # Panics
+///
+/// As [`nft_listing`] and [`iptables_dumps`] do.
+#[must_use]
+pub fn unguarded(
+    cluster: &Cluster,
+    node: Option<&NodeName>,
+    host: HostOptions,
+    layout: Layout,
+) -> Vec<Dump> {
+    match layout {
+        Layout::Nft => {
+            let options = NftOptions::from(host).with_guard(netpol_nft::Guard::Off);
+            let text = nft_listing(cluster, node, &options).to_string();
+            vec![Dump { name: "listing".to_owned(), text }]
+        }
+        Layout::Iptables(flavor) => {
+            let options = IptablesOptions::from(host).with_guard(netpol_iptables::Guard::Off);
+            iptables_dumps(cluster, node, &options, flavor)
+        }
+    }
+}
 
 /// What `nft -j list ruleset` would list of netpol-nft's rules for a node, or for all pods.
 ///

@@ -3,17 +3,17 @@
 use super::{check, text};
 use crate::enumeration::{Enumeration, Trial};
 use crate::mutation::{Mutation, mutations};
-use crate::rendered::{iptables_dumps, nft_listing as rendered};
+use crate::rendered::{Layout, unguarded};
 use crate::small_world::SmallWorld;
 use crate::strategies::options;
 use netpol_core::{Cluster, NodeName, Options};
 use netpol_host::{Denial, HostOptions};
-use netpol_iptables::{Flavor, IptablesOptions};
+use netpol_iptables::Flavor;
 use netpol_k8s::Reader;
-use netpol_nft::{Guard, NftOptions};
 use netpol_verify::machine::{Machine, Own};
-use netpol_verify::{Conclusion, Dump, ProofOptions, Report, Specification, prove, read_dumps};
+use netpol_verify::{Conclusion, ProofOptions, Report, Specification, prove, read_dumps};
 use proptest::prelude::*;
+use proptest::sample::select;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use std::collections::BTreeMap;
@@ -35,12 +35,8 @@ pub fn proved(data: &[u8]) {
     let denial = if flags & 2 == 2 { Denial::Reject } else { Denial::Drop };
     let host = HostOptions::default().with_denial(denial);
     let flavor = if flags & 4 == 4 { Flavor::Nft } else { Flavor::Legacy };
-    let nft = NftOptions::from(host.clone()).with_guard(Guard::Off);
-    let listing = rendered(cluster, node.as_ref(), &nft).to_string();
-    let iptables = IptablesOptions::from(host).with_guard(netpol_iptables::Guard::Off);
-    let saved = iptables_dumps(cluster, node.as_ref(), &iptables, flavor);
-    let listing = Dump { name: "listing".to_owned(), text: listing };
-    for dumps in [vec![listing], saved] {
+    for layout in [Layout::Nft, Layout::Iptables(flavor)] {
+        let dumps = unguarded(cluster, node.as_ref(), host.clone(), layout);
         let Ok(machine) = read_dumps(&dumps) else { panic!("what is rendered is read: {text:?}") };
         let report = report(&machine, cluster, node.as_ref(), Options::default());
         let nothing = |what: &netpol_verify::machine::NotUnderstood| what.place == "manifests";
@@ -52,26 +48,35 @@ pub fn proved(data: &[u8]) {
     }
 }
 
-/// Bytes that draw a small world, its policies, and changes of its rules: the prover says what a trial of all packets says.
+/// Bytes that draw a small world, its policies, a back end, and changes of its rules: the prover says what a trial of all
+/// packets says.
 pub fn prover(data: &[u8]) {
     let world = SmallWorld::new(1);
     let (first, changes) = data.split_at(data.len().min(16));
     let policies = (world.clusters(), options(), any::<bool>());
     let Some((cluster, policy, one_node)) = drawn(&policies, first) else { return };
+    let Some((layout, others_may_drop)) = drawn(&(select(&Layout::ALL[..]), any::<bool>()), first)
+    else {
+        return;
+    };
     // Eight bytes for each, so that a fuzzer can take one out or put one in.
     let changes = changes.chunks(8).take(8);
     let changes: Vec<Mutation> = changes.filter_map(|bytes| drawn(&mutations(), bytes)).collect();
     let node = one_node.then(|| NodeName::from("node-1"));
     let host = HostOptions::default().with_policy(policy);
-    let listing = rendered(&cluster, node.as_ref(), &NftOptions::from(host).with_guard(Guard::Off));
-    let Some(mut machine) = read(listing.to_string()) else { panic!("a listing is read") };
+    let dumps = unguarded(&cluster, node.as_ref(), host, layout);
+    let Ok(mut machine) = read_dumps(&dumps) else { panic!("what is rendered is read") };
     for change in &changes {
         change.apply(&mut machine, world);
     }
-    let report = report(&machine, &cluster, node.as_ref(), policy);
+    let own = Own::default().with_table(TABLE).with_chains(PREFIX);
+    let mut options = ProofOptions::default();
+    (options.own, options.others_may_drop) = (own.clone(), others_may_drop);
+    let specification = Specification::new(&cluster, node.as_ref(), policy);
+    let report = prove(&machine, &specification, &options);
     let interfaces = BTreeMap::new();
     let packets = Enumeration::new(&cluster, node.as_ref(), &world.values(), policy, &interfaces);
-    let trial = packets.trial(&machine, &Own::default().with_table(TABLE));
+    let trial = packets.trial(&machine, &own, others_may_drop);
     let nothing = |what: &netpol_verify::machine::NotUnderstood| what.place == "manifests";
     let same = match (&report.conclusion, &trial) {
         (Conclusion::Proved, Trial::Right)
@@ -101,10 +106,6 @@ fn drawn<S: Strategy>(strategy: &S, bytes: &[u8]) -> Option<S::Value> {
 
 const TABLE: &str = "netpol";
 const PREFIX: &str = "NP";
-
-fn read(listing: String) -> Option<Machine> {
-    read_dumps(&[Dump { name: "listing".to_owned(), text: listing }]).ok()
-}
 
 fn report(
     machine: &Machine,

@@ -109,7 +109,7 @@ impl Universe {
     /// The packets that a machine treats otherwise than it should, in any state of a connection; the first one.
     /// What is netpol's own is judged by its own rules alone; what it denies must be dropped by all together.
     pub(crate) fn difference(&self, machine: &Machine) -> Option<Packet> {
-        match self.0.trial(machine, &Own::default().with_table("netpol").with_chains("NP")) {
+        match self.0.trial(machine, &Own::default().with_table("netpol").with_chains("NP"), false) {
             Trial::Right => None,
             Trial::Wrong(packet) | Trial::Unknown(packet) => Some(packet),
         }
