@@ -62,7 +62,7 @@ pub(crate) struct VerifyArgs {
     pub(crate) inspect: InspectArgs,
     #[command(flatten)]
     pub(crate) claim: ClaimArgs,
-    /// Prove it once more by another engine, over decision diagrams, which shares no code with the first and takes some twenty times as
+    /// Prove it once more by another engine, over decision diagrams, which shares no code with the first and takes some forty times as
     /// long; both must say the same
     #[arg(long)]
     pub(crate) second_engine: bool,
