@@ -1,7 +1,8 @@
 //! By which devices packets come and go.
 
-use super::lanes::{Lane, Lanes, Runner};
+use super::lanes::{Lane, Lanes};
 use super::reads::Way;
+use super::runner::Runner;
 use crate::machine::{
     ConnState, Field, Hook, HookPoint, Machine, Packet, Path, Range, Step, device_value,
     value_device,

@@ -15,6 +15,7 @@
 //! each in both families, for TCP, UDP, SCTP, ICMP and every other protocol, and in each state of a connection.
 
 mod cause;
+mod conditions;
 mod devices;
 mod effect;
 mod findings;
@@ -26,6 +27,7 @@ mod question;
 mod reads;
 mod record;
 mod report;
+mod runner;
 mod space;
 mod theorem;
 mod traffic;

@@ -2,8 +2,9 @@
 
 use super::Prover;
 use super::gather::{Gathered, Walk};
-use super::lanes::{Lane, Lanes, Outcome, Runner};
+use super::lanes::{Lane, Lanes, Outcome};
 use super::mask::Mask;
+use super::runner::Runner;
 use super::space::Classes;
 use super::traffic;
 use super::wanted::Sides;
