@@ -1,127 +1,266 @@
-//! Which addresses a chain has an effect on. All others leave it as they came, so that it makes no difference whether they are
-//! led there: a tree of prefixes tells apart no addresses but its leaves, and the ranges on the way to them cut nothing.
+//! Which addresses rules have an effect on. Where a chain does nothing to an address but let it come back, it makes no difference
+//! whether packets with it are led there; and where a base chain lets all of them pass, it makes none by which of its rules. What
+//! leads there cuts nothing then: a tree of prefixes tells apart no addresses but its leaves, a table of services those that it
+//! marks.
 
 use super::gather::Walk;
-use super::space::Predicate;
-use crate::machine::{ChainIndex, ElementSet, Field, MOST_JUMPS, Machine, Rule, Step, Verdict};
+use super::space::{Predicate, Space};
+use crate::machine::{
+    ChainIndex, ElementMap, Field, MOST_JUMPS, Machine, Rule, Stage, Step, Verdict,
+};
 use rustc_hash::FxHashMap;
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::sync::Arc;
 
 /// In a chain of more rules a `goto` is taken to matter: what it skips would have to be put together for each rule.
 const MOST_RULES: usize = 64;
 
-/// A chain of a machine (by where that is in memory), and the field that the addresses are in.
-type Key = (usize, ChainIndex, Field);
-
-/// What was found out of chains.
-#[derive(Debug, Default)]
-pub(super) struct Effects {
-    known: RefCell<FxHashMap<Key, Rc<Predicate>>>,
-    /// What is left of a set that a rule looks up.
-    narrowed: RefCell<FxHashMap<(Key, usize, usize), Rc<Predicate>>>,
-    shallow: RefCell<FxHashMap<usize, bool>>,
+/// Some addresses.
+#[derive(Clone, Debug, Default)]
+pub(super) enum Addresses {
+    #[default]
+    All,
+    These(Rc<Predicate>),
 }
 
-impl Walk<'_, '_> {
-    /// What is left of the addresses in a set if only those count for which it can make a difference that a rule of a chain
-    /// looks them up there.
-    pub(super) fn narrowed(
-        &self,
-        (chain, rule): (ChainIndex, usize),
-        field: Field,
-        set: &Arc<ElementSet>,
-    ) -> Rc<Predicate> {
-        let chain_key = (std::ptr::from_ref(self.machine).addr(), chain, field);
-        let key = (chain_key, rule, Arc::as_ptr(set).addr());
-        let narrowed = &self.cache.effects().narrowed;
-        if let Some(known) = narrowed.borrow().get(&key) {
-            return Rc::clone(known);
-        }
-        let all = self.single(set);
-        let made = match self.effect(chain, rule, field) {
-            Some(effect) => Rc::new(intersection(&all, &effect)),
-            None => all,
-        };
-        narrowed.borrow_mut().insert(key, Rc::clone(&made));
-        made
+impl Addresses {
+    fn none() -> Self {
+        Self::These(Rc::default())
     }
 
-    /// The addresses for which it can make a difference whether they take this rule of a chain to another chain; none if it is
-    /// no such rule, or if that is not known.
-    fn effect(&self, chain: ChainIndex, at: usize, field: Field) -> Option<Predicate> {
-        if !self.is_shallow() {
-            return None;
+    fn is_none(&self) -> bool {
+        matches!(self, Self::These(these) if these.is_empty())
+    }
+
+    /// Those of these that are in a predicate.
+    pub(super) fn of(&self, predicate: &Rc<Predicate>) -> Rc<Predicate> {
+        match self {
+            Self::All => Rc::clone(predicate),
+            Self::These(these) => Rc::new(intersection(these, predicate)),
         }
-        let rules = &self.machine.chain(chain)?.rules;
-        let (last, conditions) = rules.get(at)?.steps.split_last()?;
-        if !conditions.iter().all(|step| matches!(step, Step::Match(_))) {
-            return None;
+    }
+
+    fn and(&self, other: &Self) -> Self {
+        match (self, other) {
+            (Self::All, both) | (both, Self::All) => both.clone(),
+            (Self::These(one), Self::These(other)) => {
+                Self::These(Rc::new(intersection(one, other)))
+            }
+        }
+    }
+}
+
+/// Addresses that are put together.
+#[derive(Default)]
+struct Union {
+    all: bool,
+    parts: Predicate,
+}
+
+impl Union {
+    fn add(&mut self, some: &Addresses) {
+        match some {
+            Addresses::All => self.all = true,
+            Addresses::These(these) => self.parts.extend(these.iter()),
+        }
+    }
+
+    fn done(mut self, space: &Space) -> Addresses {
+        self.parts.sort_unstable();
+        let mut merged = Predicate::new();
+        for (first, last) in self.parts {
+            match merged.last_mut() {
+                Some(before) if first <= before.1 + 1 => before.1 = before.1.max(last),
+                _ => merged.push((first, last)),
+            }
+        }
+        let all = matches!(merged.as_slice(), [(0, last)] if *last + 1 >= space.len());
+        if self.all || all { Addresses::All } else { Addresses::These(Rc::new(merged)) }
+    }
+}
+
+/// A chain, the field that the addresses are in, and whether it is no effect that a packet passes.
+type Key = (ChainIndex, Field, bool);
+
+type Rests = Rc<[Addresses]>;
+
+/// What the rules of a base chain, and of those that it leads to, do to addresses in packets of a question.
+pub(super) struct Effects<'w, 'm, 'c> {
+    walk: &'w Walk<'m, 'c>,
+    pub(super) stage: &'w Stage,
+    /// Is it looked at at all?
+    used: bool,
+    of_chains: RefCell<FxHashMap<Key, Addresses>>,
+    /// Of each rule of a chain, the addresses that those behind it do something to.
+    of_rests: RefCell<FxHashMap<(ChainIndex, Field), Rests>>,
+}
+
+impl<'w, 'm, 'c> Effects<'w, 'm, 'c> {
+    pub(super) fn new(walk: &'w Walk<'m, 'c>, stage: &'w Stage) -> Self {
+        let used = !walk.cuts_everything && walk.cache.is_shallow(walk.machine);
+        let (of_chains, of_rests) = Default::default();
+        Self { walk, stage, used, of_chains, of_rests }
+    }
+
+    /// The addresses that the base chain may do anything to but let them pass.
+    pub(super) fn of_base(&self, field: Field) -> Addresses {
+        let hook = self.walk.machine.chain(self.stage.chain).and_then(|chain| chain.hook.as_ref());
+        if !self.used || hook.is_none_or(|hook| hook.drops) {
+            return Addresses::All;
+        }
+        self.of_chain(self.stage.chain, field, true)
+    }
+
+    /// The addresses for which it can make a difference whether they take this rule to another chain: all, if it is no such rule.
+    pub(super) fn of_jump(&self, (chain, at): (ChainIndex, usize), field: Field) -> Addresses {
+        let rules = self.walk.machine.chain(chain).map_or(&[][..], |chain| &chain.rules);
+        let Some((last, before)) = rules.get(at).and_then(|rule| rule.steps.split_last()) else {
+            return Addresses::All;
+        };
+        if !self.used || !before.iter().all(is_harmless) {
+            return Addresses::All;
         }
         match last {
-            Step::Verdict(Verdict::Jump(target)) => Some((*self.of_chain(*target, field)).clone()),
+            Step::Verdict(Verdict::Jump(target)) => self.of_chain(*target, field, false),
             // Who comes back from there does not meet the rest of this chain.
             Step::Verdict(Verdict::Goto(target)) if rules.len() <= MOST_RULES => {
-                let rest = rules.get(at + 1..)?.iter();
-                let rest = rest
-                    .fold(Predicate::new(), |all, rule| union(&all, &self.of_rule(rule, field)));
-                Some(union(&rest, &self.of_chain(*target, field)))
+                let mut union = Union::default();
+                union.add(&self.of_chain(*target, field, false));
+                union.add(self.of_rest(chain, field).get(at).unwrap_or(&Addresses::All));
+                union.done(self.walk.space)
             }
-            _ => None,
+            _ => Addresses::All,
         }
     }
 
-    /// The addresses that a chain does anything to but let them come back.
-    fn of_chain(&self, index: ChainIndex, field: Field) -> Rc<Predicate> {
-        let key = (std::ptr::from_ref(self.machine).addr(), index, field);
-        let effects = self.cache.effects();
-        if let Some(known) = effects.known.borrow().get(&key) {
+    fn of_rest(&self, chain: ChainIndex, field: Field) -> Rests {
+        let key = (chain, field);
+        if let Some(known) = self.of_rests.borrow().get(&key) {
             return Rc::clone(known);
         }
-        let everything = self.space.everything();
-        let mut all = Predicate::new();
-        for rule in self.machine.chain(index).into_iter().flat_map(|chain| &chain.rules) {
-            all = union(&all, &self.of_rule(rule, field));
-            if all == everything {
+        let rules = self.walk.machine.chain(chain).map_or(&[][..], |chain| &chain.rules);
+        let mut rests = Vec::with_capacity(rules.len());
+        let mut rest = Addresses::none();
+        for rule in rules.iter().rev() {
+            rests.push(rest.clone());
+            let mut union = Union::default();
+            union.add(&rest);
+            union.add(&self.of_rule(rule, field, false));
+            rest = union.done(self.walk.space);
+        }
+        rests.reverse();
+        let rests: Rests = rests.into();
+        self.of_rests.borrow_mut().insert(key, Rc::clone(&rests));
+        rests
+    }
+
+    fn of_chain(&self, index: ChainIndex, field: Field, passing: bool) -> Addresses {
+        let key = (index, field, passing);
+        if let Some(known) = self.of_chains.borrow().get(&key) {
+            return known.clone();
+        }
+        let rules = self.walk.machine.chain(index).map_or(&[][..], |chain| &chain.rules);
+        let mut union = Union::default();
+        // The last rule often drops all that is left.
+        for rule in rules.iter().rev() {
+            union.add(&self.of_rule(rule, field, passing));
+            if union.all {
                 break;
             }
         }
-        let all = Rc::new(all);
-        effects.known.borrow_mut().insert(key, Rc::clone(&all));
+        let all = union.done(self.walk.space);
+        self.of_chains.borrow_mut().insert(key, all.clone());
         all
     }
 
-    /// The same of a rule. A `return` only skips what comes after it, which counts by itself.
-    fn of_rule(&self, rule: &Rule, field: Field) -> Predicate {
-        let mut here = self.space.everything();
+    fn of_rule(&self, rule: &Rule, field: Field, passing: bool) -> Addresses {
+        let walk = self.walk;
+        let mut here = Addresses::All;
+        let mut union = Union::default();
         for step in &rule.steps {
             match step {
                 Step::Match(condition) => {
+                    if walk.decided(&condition.key, condition, self.stage) == Some(false)
+                        || walk.is_outside(condition)
+                    {
+                        return union.done(walk.space);
+                    }
                     if condition.key == [field] && !condition.negated {
-                        here = intersection(&here, &self.single(&condition.set));
+                        here = Addresses::These(here.of(&walk.single(&condition.set)));
                     }
                 }
-                Step::Verdict(Verdict::Jump(target) | Verdict::Goto(target)) => {
-                    return intersection(&here, &self.of_chain(*target, field));
+                Step::Dispatch { key, map } => {
+                    union.add(&here.and(&self.of_map(key, map, field, passing)));
                 }
-                Step::Verdict(Verdict::Return | Verdict::Continue) => return Predicate::new(),
-                _ => return here,
+                Step::Verdict(verdict) => {
+                    union.add(&here.and(&self.of_verdict(*verdict, field, passing)));
+                    return union.done(walk.space);
+                }
+                step if is_harmless(step) => {}
+                _ => {
+                    union.add(&here);
+                    return union.done(walk.space);
+                }
             }
         }
-        Predicate::new()
+        union.done(walk.space)
     }
 
-    /// Can no packet be led through more chains than the kernel follows? What is behind that is a matter of how it came there.
-    fn is_shallow(&self) -> bool {
-        let key = std::ptr::from_ref(self.machine).addr();
-        *self.cache.effects().shallow.borrow_mut().entry(key).or_insert_with(|| {
-            let mut depths = vec![None; self.machine.chains.len()];
-            (0..depths.len()).all(|chain| {
-                depth(self.machine, chain, &mut depths, 0).is_some_and(|depth| depth < MOST_JUMPS)
-            })
-        })
+    /// A `return` only skips what comes after it, which counts by itself.
+    fn of_verdict(&self, verdict: Verdict, field: Field, passing: bool) -> Addresses {
+        match verdict {
+            Verdict::Drop => Addresses::All,
+            Verdict::Accept if !passing => Addresses::All,
+            Verdict::Accept | Verdict::Return | Verdict::Continue => Addresses::none(),
+            Verdict::Jump(target) | Verdict::Goto(target) => self.of_chain(target, field, passing),
+        }
     }
+
+    fn of_map(
+        &self,
+        key: &[Field],
+        map: &ElementMap<Verdict>,
+        field: Field,
+        passing: bool,
+    ) -> Addresses {
+        let walk = self.walk;
+        let fixed = walk.fixed_parts(key, self.stage);
+        if let Some(values) = fixed.iter().copied().collect::<Option<Vec<u128>>>() {
+            let verdict = map.value(&values).copied();
+            return verdict
+                .map_or_else(Addresses::none, |verdict| self.of_verdict(verdict, field, passing));
+        }
+        let part = key.iter().zip(&fixed).position(|(of, value)| *of == field && value.is_none());
+        let mut union = Union::default();
+        for (entry, verdict) in map.entries().filter(|(entry, _)| walk.is_met(key, &fixed, entry)) {
+            let effect = self.of_verdict(*verdict, field, passing);
+            match part.and_then(|part| entry.get(part)) {
+                _ if effect.is_none() => {}
+                Some(range) => {
+                    let range = Rc::new(walk.space.predicate([range]));
+                    union.add(&Addresses::These(effect.of(&range)));
+                }
+                None => union.add(&effect),
+            }
+            if union.all {
+                break;
+            }
+        }
+        union.done(walk.space)
+    }
+}
+
+/// Does it do nothing to a packet but let it go on or not? Whatever was not understood of that makes no difference where what
+/// comes behind it does not.
+fn is_harmless(step: &Step) -> bool {
+    matches!(step, Step::Match(_) | Step::Free(_) | Step::UnknownMatch(_))
+}
+
+/// Can no packet be led through more chains than the kernel follows? What is behind that is a matter of how it came there.
+pub(super) fn is_shallow(machine: &Machine) -> bool {
+    let mut depths = vec![None; machine.chains.len()];
+    (0..depths.len())
+        .all(|chain| depth(machine, chain, &mut depths, 0).is_some_and(|depth| depth < MOST_JUMPS))
 }
 
 /// How many chains a packet can be led through from this one; none if there is no end, or nearly none.
@@ -152,20 +291,6 @@ fn depth(
     }
     *depths.get_mut(index)? = Some(deepest);
     Some(deepest)
-}
-
-/// The intervals of either.
-fn union(a: &[(usize, usize)], b: &[(usize, usize)]) -> Predicate {
-    let mut sorted: Vec<(usize, usize)> = a.iter().chain(b).copied().collect();
-    sorted.sort_unstable();
-    let mut all = Predicate::with_capacity(sorted.len());
-    for (first, last) in sorted {
-        match all.last_mut() {
-            Some(before) if first <= before.1 + 1 => before.1 = before.1.max(last),
-            _ => all.push((first, last)),
-        }
-    }
-    all
 }
 
 /// The intervals of both.

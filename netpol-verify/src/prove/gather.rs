@@ -3,7 +3,7 @@
 //! A walk over all rules that they can reach, with what is fixed decided and everything else taken as possible. What it
 //! finds may be more than a packet meets, never less.
 
-use super::effect::Effects;
+use super::effect::{self, Addresses, Effects};
 use super::space::{Predicate, Space};
 use crate::machine::{
     ChainIndex, Condition, ElementSet, Field, Machine, Packet, Range, Stage, Step, Verdict,
@@ -27,12 +27,17 @@ pub(super) struct Cache {
     single: RefCell<FxHashMap<usize, Rc<Predicate>>>,
     slices: RefCell<FxHashMap<(usize, usize), Slices>>,
     boxes: RefCell<FxHashMap<(usize, usize), Rc<ByPart>>>,
-    effects: Effects,
+    /// Of machines, by where they are in memory.
+    shallow: RefCell<FxHashMap<usize, bool>>,
 }
 
 impl Cache {
-    pub(super) fn effects(&self) -> &Effects {
-        &self.effects
+    /// Can no packet be led through more chains than the kernel follows?
+    pub(super) fn is_shallow(&self, machine: &Machine) -> bool {
+        let mut shallow = self.shallow.borrow_mut();
+        *shallow
+            .entry(std::ptr::from_ref(machine).addr())
+            .or_insert_with(|| effect::is_shallow(machine))
     }
 }
 
@@ -87,6 +92,8 @@ pub(super) struct Gathered<'m> {
     /// Is the state tested together with something else?
     pub(super) every_state: bool,
     known: FxHashSet<(usize, usize)>,
+    /// The addresses that the base chain that is walked does something to: of the lanes, and the other.
+    affected: (Addresses, Addresses),
 }
 
 /// A question, as far as it is fixed.
@@ -114,6 +121,12 @@ impl<'m> Walk<'m, '_> {
     pub(super) fn gather(&self, stages: &[Stage]) -> Gathered<'m> {
         let mut found = Gathered::default();
         for stage in stages {
+            let effects = Effects::new(self, stage);
+            // Of no other address the base chain makes a difference.
+            let [lane, other] = [self.lane, opposite(self.lane)].map(|field| {
+                if self.is_fixed(field) { Addresses::All } else { effects.of_base(field) }
+            });
+            found.affected = (lane, other);
             let mut seen = FxHashSet::default();
             let mut open = vec![stage.chain];
             while let Some(index) = open.pop() {
@@ -122,7 +135,7 @@ impl<'m> Walk<'m, '_> {
                 }
                 let Some(chain) = self.machine.chain(index) else { continue };
                 for at in 0..chain.rules.len() {
-                    self.rule((index, at), stage, &mut found, &mut open);
+                    self.rule((index, at), &effects, &mut found, &mut open);
                 }
             }
         }
@@ -132,12 +145,13 @@ impl<'m> Walk<'m, '_> {
     fn rule(
         &self,
         (chain, at): (ChainIndex, usize),
-        stage: &Stage,
+        effects: &Effects<'_, '_, '_>,
         found: &mut Gathered<'m>,
         open: &mut Vec<usize>,
     ) {
         let rule = self.machine.chain(chain).and_then(|chain| chain.rules.get(at));
         let Some(steps) = rule.map(|rule| &rule.steps) else { return };
+        let stage = effects.stage;
         let mut protocols = Protocols::from_slice(&[ANY_PROTOCOL]);
         for step in steps {
             match step {
@@ -147,7 +161,7 @@ impl<'m> Walk<'m, '_> {
                     {
                         return;
                     }
-                    if !self.condition(condition, (chain, at), stage, &mut protocols, found) {
+                    if !self.condition(condition, (chain, at), effects, &mut protocols, found) {
                         return;
                     }
                 }
@@ -166,12 +180,7 @@ impl<'m> Walk<'m, '_> {
                     let mut by_verdict: Vec<(Verdict, Vec<&[Range]>)> = Vec::new();
                     let mut places: FxHashMap<Verdict, usize> = FxHashMap::default();
                     for (entry, verdict) in map.entries() {
-                        let reachable =
-                            fixed.iter().zip(entry).all(|(v, r)| v.is_none_or(|v| r.contains(v)));
-                        let parts = key.iter().zip(&fixed).zip(entry);
-                        let mut open_parts = parts.filter(|((_, value), _)| value.is_none());
-                        let outside = open_parts.any(|((f, _), r)| self.is_excluded(*f, *r));
-                        if !reachable || outside {
+                        if !self.is_met(key, &fixed, entry) {
                             continue;
                         }
                         let place = *places.entry(*verdict).or_insert_with(|| {
@@ -201,7 +210,15 @@ impl<'m> Walk<'m, '_> {
         }
     }
 
-    fn fixed_parts(&self, key: &[Field], stage: &Stage) -> Vec<Option<u128>> {
+    /// Can a packet have what an entry asks for?
+    pub(super) fn is_met(&self, key: &[Field], fixed: &[Option<u128>], entry: &[Range]) -> bool {
+        key.iter().zip(fixed).zip(entry).all(|((field, value), range)| match value {
+            Some(value) => range.contains(*value),
+            None => !self.is_excluded(*field, *range),
+        })
+    }
+
+    pub(super) fn fixed_parts(&self, key: &[Field], stage: &Stage) -> Vec<Option<u128>> {
         key.iter().map(|field| self.fixed_value(*field, stage)).collect()
     }
 
@@ -218,7 +235,12 @@ impl<'m> Walk<'m, '_> {
     }
 
     /// Does the condition hold for all packets, for none, or is it open?
-    fn decided(&self, key: &[Field], condition: &Condition, stage: &Stage) -> Option<bool> {
+    pub(super) fn decided(
+        &self,
+        key: &[Field],
+        condition: &Condition,
+        stage: &Stage,
+    ) -> Option<bool> {
         if let [field] = key {
             return self.fixed_value(*field, stage).map(|value| condition.holds(&[value]));
         }
@@ -229,7 +251,7 @@ impl<'m> Walk<'m, '_> {
 
     /// Does it ask for nothing but addresses that no packet has? What is behind it is not reached then: a tree of
     /// addresses (iptables) leads to the rules of each pod by such conditions.
-    fn is_outside(&self, condition: &Condition) -> bool {
+    pub(super) fn is_outside(&self, condition: &Condition) -> bool {
         let [field] = condition.key.as_slice() else { return false };
         let points = condition.set.intervals();
         !condition.negated
@@ -249,8 +271,8 @@ impl<'m> Walk<'m, '_> {
     fn condition(
         &self,
         condition: &'m Condition,
-        (chain, rule): (ChainIndex, usize),
-        stage: &Stage,
+        place: (ChainIndex, usize),
+        effects: &Effects<'_, '_, '_>,
         protocols: &mut Protocols,
         found: &mut Gathered<'m>,
     ) -> bool {
@@ -264,12 +286,11 @@ impl<'m> Walk<'m, '_> {
         if let [field] = condition.key.as_slice() {
             match field {
                 Field::Source | Field::Destination if !self.is_fixed(*field) => {
-                    if self.cuts_everything {
-                        self.address(*field, at(set), 0, self.single(set), found);
-                    } else {
-                        let narrowed = self.narrowed((chain, rule), *field, set);
-                        let number = Rc::as_ptr(&narrowed).addr();
-                        self.address(*field, number, 0, narrowed, found);
+                    match effects.of_jump(place, *field) {
+                        Addresses::All => {
+                            self.address(*field, at(set), 0, self.single(set), found);
+                        }
+                        some => self.address(*field, 0, 0, some.of(&self.single(set)), found),
                     }
                 }
                 Field::Protocol => {
@@ -292,7 +313,7 @@ impl<'m> Walk<'m, '_> {
             }
             return true;
         }
-        let fixed = self.fixed_parts(&condition.key, stage);
+        let fixed = self.fixed_parts(&condition.key, effects.stage);
         if fixed.iter().all(Option::is_none) {
             let lane = condition.key.iter().position(|field| *field == self.lane);
             let slices = self.cached_slices(set, lane);
@@ -335,10 +356,14 @@ impl<'m> Walk<'m, '_> {
         predicate: Rc<Predicate>,
         found: &mut Gathered<'m>,
     ) {
-        if field != self.lane {
-            found.others.push(predicate);
-        } else if set == 0 || found.known.insert((set, slice)) {
-            found.lanes.push(predicate);
+        let (lanes, others) = &found.affected;
+        match if field == self.lane { lanes } else { others } {
+            affected if field != self.lane => found.others.push(affected.of(&predicate)),
+            Addresses::All if set == 0 || found.known.insert((set, slice)) => {
+                found.lanes.push(predicate);
+            }
+            Addresses::All => {}
+            affected => found.lanes.push(affected.of(&predicate)),
         }
     }
 
@@ -363,7 +388,8 @@ impl<'m> Walk<'m, '_> {
             match field {
                 // A field may stand in a key twice; the slice has the addresses of its first place.
                 field if *field == self.lane && Some(part) != lane => {
-                    found.lanes.push(Rc::new(self.space.predicate([range])));
+                    let addresses = Rc::new(self.space.predicate([range]));
+                    self.address(*field, 0, 0, addresses, found);
                 }
                 field if *field == self.lane => {
                     let number = std::ptr::from_ref(slice).addr();
@@ -371,7 +397,8 @@ impl<'m> Walk<'m, '_> {
                     self.address(*field, set, number, Rc::clone(&slice.addresses), found);
                 }
                 Field::Source | Field::Destination if !self.is_fixed(*field) => {
-                    found.others.push(Rc::new(self.space.predicate([range])));
+                    let addresses = Rc::new(self.space.predicate([range]));
+                    self.address(*field, 0, 0, addresses, found);
                 }
                 Field::Protocol => {
                     found.protocols.insert(*range);
@@ -456,6 +483,10 @@ const ANY_PROTOCOL: Range = Range { first: 0, last: 255 };
 
 fn at(set: &Arc<ElementSet>) -> usize {
     Arc::as_ptr(set).addr()
+}
+
+fn opposite(field: Field) -> Field {
+    if field == Field::Source { Field::Destination } else { Field::Source }
 }
 
 fn target(verdict: Verdict) -> Option<usize> {

@@ -35,11 +35,6 @@ impl Space {
         self.starts.len()
     }
 
-    /// All addresses, as a predicate.
-    pub(super) fn everything(&self) -> Predicate {
-        self.len().checked_sub(1).map(|last| (0, last)).into_iter().collect()
-    }
-
     /// The smallest address of an interval.
     pub(super) fn first(&self, interval: usize) -> u128 {
         self.starts.get(interval).copied().unwrap_or(self.last)
