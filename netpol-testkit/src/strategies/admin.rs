@@ -1,7 +1,8 @@
 //! Cluster-wide policies as typed objects of both versions, good and bad, in the vocabulary of the other strategies: the
 //! namespaces, labels, addresses and ports are those of [`clusters`](super::clusters).
 
-use super::{LABEL_KEYS, LABEL_VALUES, POLICY_NAMES, PORT_NAMES, PORTS, names, networks};
+use super::networks;
+use super::vocabulary::{LABEL_KEYS, LABEL_VALUES, POLICY_NAMES, PORT_NAMES, PORTS, names};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{
     LabelSelector, LabelSelectorRequirement, ObjectMeta,
 };

@@ -1,7 +1,9 @@
 //! Objects of the APIs of before `networking.k8s.io/v1`, good and bad, in the vocabulary of the other strategies: the
 //! namespaces, labels and ports are those of [`clusters`](super::clusters).
 
-use super::{LABEL_KEYS, NAMESPACES, POLICY_NAMES, PORT_NAMES, PORTS, names, namespace_names};
+use super::vocabulary::{
+    LABEL_KEYS, NAMESPACES, POLICY_NAMES, PORT_NAMES, PORTS, names, namespace_names,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{
     LabelSelector, LabelSelectorRequirement, ObjectMeta,
 };
