@@ -180,6 +180,39 @@ fn a_usual_node_is_proved() {
     proved(&with("", false));
 }
 
+/// Where a packet goes that is let pass anyway tells no addresses apart.
+#[test]
+fn services_cost_a_proof_nothing() {
+    let services = |count: u8| {
+        let mut text = "*nat\n:PREROUTING ACCEPT [0:0]\n:SERVICES - [0:0]\n".to_owned();
+        (0..count).for_each(|at| text.push_str(&format!(":SVC-{at} - [0:0]\n")));
+        text.push_str("-A PREROUTING -j SERVICES\n");
+        for at in 0..count {
+            text.push_str(&format!(
+                "-A SERVICES -d 10.96.0.{at}/32 -p tcp -m tcp --dport 443 -j SVC-{at}\n\
+                 -A SVC-{at} -m statistic --mode random --probability 0.5 -j DNAT --to-destination 192.168.9.{at}:6443\n\
+                 -A SVC-{at} -j DNAT --to-destination 192.168.8.{at}:6443\n"
+            ));
+        }
+        text + "COMMIT\n"
+    };
+    let cluster = cluster();
+    let [one, many] = [1, 100].map(|count| report(&with(&services(count), false), &cluster));
+    assert!(one.is_proved() && many.is_proved(), "{:#?}", many.conclusion);
+    assert_eq!(one.statistics.address_classes, many.statistics.address_classes);
+    // One that drops is told apart, wherever it stands.
+    let closed = services(100)
+        .replace("-A SVC-77 -j DNAT --to-destination 192.168.8.77:6443", "-A SVC-77 -j DROP");
+    match report(&with(&closed, false), &cluster).conclusion {
+        Conclusion::Refuted(all) => {
+            assert!(
+                all.iter().all(|one| one.packet.destination_address().to_string() == "10.96.0.77")
+            );
+        }
+        other => panic!("{other:#?}"),
+    }
+}
+
 /// Whatever the node's own firewall drops of the node's own traffic is not our business; what it opens is.
 #[test]
 fn the_firewall_of_the_node_may_close_and_not_open() {
