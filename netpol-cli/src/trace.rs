@@ -19,6 +19,8 @@ const SOURCE_PORT: u16 = 40_000;
 #[derive(Serialize)]
 struct Json<'a> {
     packets: Vec<PacketJson<'a>>,
+    /// What the rules have that is not followed.
+    not_followed: Vec<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -60,13 +62,18 @@ pub(crate) fn run(args: &TraceArgs, out: &mut dyn Write) -> Result<Answer, Failu
     match args.inspect.output {
         Format::Json => {
             let packets = traced.iter().map(json).collect();
-            serde_json::to_writer_pretty(&mut *out, &Json { packets })
+            let not_followed = source.machine.left_out.iter().map(String::as_str).collect();
+            serde_json::to_writer_pretty(&mut *out, &Json { packets, not_followed })
                 .map_err(std::io::Error::from)?;
             writeln!(out)?;
         }
         Format::Text => {
             for one in &traced {
                 out.write_all(terminal::printable(&text(one)).as_bytes())?;
+            }
+            for what in &source.machine.left_out {
+                let line = format!("not followed: {what}\n");
+                out.write_all(terminal::printable(&line).as_bytes())?;
             }
         }
     }
@@ -170,7 +177,11 @@ fn json(traced: &Traced) -> PacketJson<'_> {
 
 fn text(traced: &Traced) -> String {
     let mut text = format!("{} ({})\n", traced.packet, traced.path);
-    for run in &traced.runs {
+    for (number, run) in (1..).zip(&traced.runs) {
+        if traced.runs.len() > 1 {
+            let count = traced.runs.len();
+            text.push_str(&format!("way {number} of {count} that it may take:\n"));
+        }
         for step in &run.trace {
             text.push_str(&format!("  {step}\n"));
         }

@@ -187,6 +187,25 @@ fn a_packet_is_traced_to_the_policy() {
 }
 
 #[test]
+fn each_way_that_the_kernel_may_choose_is_traced() {
+    check(
+        "nft add table ip lb; nft add chain ip lb one; nft add chain ip lb two
+         nft add chain ip lb pre '{ type nat hook prerouting priority -100; }'
+         nft add rule ip lb one ip protocol tcp dnat to 192.0.2.1; nft add rule ip lb two ip protocol tcp dnat to 192.0.2.2
+         nft add rule ip lb pre ip daddr 203.0.113.9 numgen random mod 2 vmap '{ 0 : goto one, 1 : goto two }'
+         $netpol trace --node node-a --from bridge/gateway --to 203.0.113.9 --port 443 examples/dual-stack; verify",
+        0,
+        &[
+            "way 1 of 2 that it may take:",
+            "numgen mod 2 goto one",
+            "way 2 of 2 that it may take:",
+            "not followed: address translation",
+            "PROVED",
+        ],
+    );
+}
+
+#[test]
 fn what_apply_enforces_with_iptables_is_proved() {
     for flavor in ["legacy", "nft"] {
         let script = format!(
