@@ -2,7 +2,7 @@
 
 use crate::format::Index;
 use crate::list::{Interval, normal, within, within_boxes};
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
 
 /// A class of values: where its list stands.
 pub(crate) type Class = u32;
@@ -18,9 +18,12 @@ pub(crate) type Key = [Class; MOST_PARTS];
 
 const NO_CLASS: Class = Class::MAX;
 
+/// A key without parts.
+pub(crate) const NO_CLASSES: Key = [NO_CLASS; MOST_PARTS];
+
 /// A key as a [`Key`]; none if it has too many parts.
 pub(crate) fn key(classes: &[Class]) -> Option<Key> {
-    let mut key = [NO_CLASS; MOST_PARTS];
+    let mut key = NO_CLASSES;
     key.get_mut(..classes.len())?.copy_from_slice(classes);
     Some(key)
 }
@@ -29,10 +32,10 @@ pub(crate) fn key(classes: &[Class]) -> Option<Key> {
 #[derive(Debug, Default)]
 pub(crate) struct Tests {
     lists: Vec<Vec<Interval>>,
-    points: HashMap<u128, Class>,
+    points: FxHashMap<u128, Class>,
     sets: Vec<Vec<Vec<Interval>>>,
-    values: HashMap<Vec<Interval>, SetId>,
-    known: HashMap<(Key, SetId), Option<bool>>,
+    values: FxHashMap<Vec<Interval>, SetId>,
+    known: FxHashMap<(Key, SetId), Option<bool>>,
 }
 
 impl Tests {

@@ -2,16 +2,18 @@
 //!
 //! A rule's condition must hold for all packets of a class or for none. Where the kernel has a choice, both are tried.
 
-use crate::class::{Class, Key, SetId, Tests, key};
+use crate::class::{Class, Key, NO_CLASSES, SetId, Tests, key};
 use crate::format::{Field, Hook, Machine, Rule, Step, Verdict, Way};
 use crate::list::device;
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
 
 /// How deep chains may call each other, as in the kernel.
 const MOST_JUMPS: usize = 16;
 /// Classes that need more steps, or choices, are not followed.
 const MOST_STEPS: usize = 100_000;
 const MOST_RUNS: usize = 256;
+
+const TOO_MANY_PARTS: &str = "a key of too many parts";
 
 /// Connection tracking looks at packets at this priority.
 const CONNTRACK: i32 = -200;
@@ -51,7 +53,7 @@ pub(crate) struct Rules<'c> {
     sets: Vec<SetId>,
     /// Of each map, the boxes that lead to each verdict.
     maps: Vec<Vec<(Verdict, SetId)>>,
-    found: HashMap<(Key, usize), Option<Verdict>>,
+    found: FxHashMap<(Key, usize), Option<Verdict>>,
 }
 
 /// What ended a chain.
@@ -89,7 +91,7 @@ impl<'c> Rules<'c> {
             });
             maps.push(of_verdict.collect());
         }
-        Self { machine, sets, maps, found: HashMap::new() }
+        Self { machine, sets, maps, found: FxHashMap::default() }
     }
 
     /// The base chains on a way, in the order in which the kernel calls them; before connection tracking only, for the guard.
@@ -172,7 +174,7 @@ impl<'c> Rules<'c> {
         classes: &[Class],
         map: usize,
     ) -> Result<Option<Verdict>, String> {
-        let key = (key(classes).ok_or("a key of too many parts")?, map);
+        let key = (key(classes).ok_or(TOO_MANY_PARTS)?, map);
         if let Some(found) = self.found.get(&key) {
             return Ok(*found);
         }
@@ -277,8 +279,13 @@ impl Walk<'_, '_> {
         Some(self.tests.point(value))
     }
 
-    fn classes(&mut self, key: &[Field], stage: &Stage<'_>) -> Option<Vec<Class>> {
-        key.iter().map(|field| self.class(*field, stage)).collect()
+    /// The classes of the fields of a key, as many as a key may have, if the packets have them all.
+    fn classes(&mut self, key: &[Field], stage: &Stage<'_>) -> Option<Key> {
+        let mut classes = NO_CLASSES;
+        for (class, field) in classes.iter_mut().zip(key) {
+            *class = self.class(*field, stage)?;
+        }
+        Some(classes)
     }
 
     fn chain(&mut self, index: usize, stage: &Stage<'_>, depth: usize) -> Result<End, String> {
@@ -330,7 +337,8 @@ impl Walk<'_, '_> {
                     match classes {
                         None => false,
                         Some(classes) => {
-                            let holds = self.tests.ask(&classes, set);
+                            let classes = classes.get(..key.len()).ok_or(TOO_MANY_PARTS)?;
+                            let holds = self.tests.ask(classes, set);
                             holds.ok_or_else(|| {
                                 format!("step {number} holds for some of them only")
                             })? != *negated
@@ -354,10 +362,13 @@ impl Walk<'_, '_> {
                 }
                 Step::Dispatch { key, map } => match self.classes(key, stage) {
                     None => true,
-                    Some(classes) => match self.rules.look_up(self.tests, &classes, *map)? {
-                        Some(verdict) => return Ok(Some(verdict)),
-                        None => true,
-                    },
+                    Some(classes) => {
+                        let classes = classes.get(..key.len()).ok_or(TOO_MANY_PARTS)?;
+                        match self.rules.look_up(self.tests, classes, *map)? {
+                            Some(verdict) => return Ok(Some(verdict)),
+                            None => true,
+                        }
+                    }
                 },
             };
             if !goes_on {
