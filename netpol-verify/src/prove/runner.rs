@@ -15,7 +15,7 @@ use smallvec::{SmallVec, smallvec};
 use std::rc::Rc;
 
 /// A run of more steps is not understood: chains can be written that call each other without end.
-const MOST_STEPS: usize = 4_000_000;
+const MOST_STEPS: usize = 1_000_000;
 
 /// Lanes by the verdict of a map.
 pub(super) type Split = Rc<Vec<(Verdict, Mask)>>;
