@@ -54,7 +54,7 @@ fn proofs_and_trials_of_every_packet_end_alike() {
     let drawn = (world().clusters(), options(), flags, vec(mutations(), 0..=8));
     let mut tally: BTreeMap<&str, usize> = BTreeMap::new();
     let mut packets = 0;
-    for round in 0..number("NETPOL_SMALL_WORLDS", 50) {
+    for round in 0..number("NETPOL_SMALL_WORLDS", 40) {
         let tree = drawn.new_tree(&mut runner).unwrap_or_else(|error| panic!("{error}"));
         let (cluster, policy, (one_node, layout, others_may_drop), changes) = tree.current();
         let node = one_node.then(|| NodeName::from("node-1"));
