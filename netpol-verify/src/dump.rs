@@ -3,6 +3,7 @@
 use crate::ipset::Sets;
 use crate::iptables::{Origin, Outline};
 use crate::machine::{Machine, NotUnderstood};
+use crate::untracked;
 use crate::{ipset, iptables, nft};
 
 /// A listing of a tool, and what to call it in messages.
@@ -139,6 +140,9 @@ pub fn read_dumps(dumps: &[Dump]) -> Result<Machine, DumpError> {
     // What `nft list chains` prints completes chains, which must be there.
     for dump in chains {
         nft::read_chain_listing(&mut machine, &dump.text);
+    }
+    if untracked::is_asked_for(dumps) {
+        untracked::doubt_states(&mut machine);
     }
     Ok(machine)
 }

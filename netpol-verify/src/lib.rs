@@ -52,6 +52,7 @@ pub mod machine;
 pub mod nft;
 mod prove;
 mod specification;
+mod untracked;
 
 pub use drift::{Blame, Change, ChangeKind, blame, changes};
 pub use dump::{Dump, DumpError, read_dumps};

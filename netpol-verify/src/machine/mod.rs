@@ -364,10 +364,25 @@ pub struct Stage {
     pub knows_out_device: bool,
 }
 
+/// Has conntrack seen the packets of a hook?
+fn is_tracked(point: HookPoint, priority: i32) -> bool {
+    match point {
+        HookPoint::Ingress => false,
+        HookPoint::Prerouting | HookPoint::Output => priority > CONNTRACK,
+        _ => true,
+    }
+}
+
 /// The priority at which conntrack looks at packets.
 const CONNTRACK: i32 = -200;
 
 impl Machine {
+    /// Is it a base chain that conntrack has not seen the packets of yet?
+    pub(crate) fn is_before_conntrack(&self, chain: ChainIndex) -> bool {
+        let hook = self.chain(chain).and_then(|chain| chain.hook.as_ref());
+        hook.is_some_and(|hook| !is_tracked(hook.point, hook.priority))
+    }
+
     /// An empty ruleset.
     #[must_use]
     pub fn new() -> Self {
@@ -419,11 +434,7 @@ impl Machine {
                 .collect();
             here.sort_unstable();
             for (priority, chain) in here {
-                let tracked = match point {
-                    HookPoint::Ingress => false,
-                    HookPoint::Prerouting | HookPoint::Output => priority > CONNTRACK,
-                    _ => true,
-                };
+                let tracked = is_tracked(point, priority);
                 if path.is_before_conntrack() && tracked {
                     continue;
                 }

@@ -143,13 +143,13 @@ pub(crate) fn compare<R: std::fmt::Debug + Sync>(
             }
             compared.set(compared.get() + 1);
             dropped.set(dropped.get() + usize::from(!fate.delivered));
-            prop_assert_eq!(
-                said,
-                BTreeSet::from([kernel]),
-                "{}: {:#?}",
-                packet,
-                machine.run(&packet, Path::Forward)
-            );
+            let runs = machine.run(&packet, Path::Forward);
+            // What is not understood may be either way: states before connection tracking of what a rule untracks.
+            if runs.iter().any(|run| !run.not_understood.is_empty()) {
+                prop_assert!(said.contains(&kernel), "{}: {:#?}", packet, runs);
+                continue;
+            }
+            prop_assert_eq!(said, BTreeSet::from([kernel]), "{}: {:#?}", packet, runs);
         }
         Ok(())
     });
